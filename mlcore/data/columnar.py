@@ -67,7 +67,12 @@ def _read_lazily(
     sampled = [at for at, dtype in enumerate(schema.values()) if dtype == pl.String or dtype.is_numeric()]
     select_named(names, [], times)  # refuses what has no candles before any value is read
     head = scan().select(names[at] for at in sampled).head(_SAMPLE_ROWS).collect()
-    selection = select_named(names, [dict(zip(sampled, row, strict=True)) for row in head.rows()], times)
+    rows = scan().select(pl.len()).collect().item()
+    middle = (
+        scan().select(names[at] for at in sampled).slice(max(_SAMPLE_ROWS, rows // 2), _SAMPLE_ROWS).collect()
+    )
+    first, more = ([dict(zip(sampled, row, strict=True)) for row in part.rows()] for part in (head, middle))
+    selection = select_named(names, first, times, more)
     chosen = {column: names[at] for column, at in selection.positions.items()}
     if schema.get(chosen.get(SYMBOL, "")) not in (None, pl.String):
         del chosen[SYMBOL]
@@ -75,7 +80,6 @@ def _read_lazily(
         dtype = schema[name]
         if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)):
             raise CandlesRefused(f"{name} holds {str(dtype)[:40]}, not numbers or times")
-    rows = scan().select(pl.len()).collect().item()
     if rows > MAX_ROWS:
         raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
     _refuse_long_texts(scan(), [name for name in chosen.values() if schema[name] == pl.String])

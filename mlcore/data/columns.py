@@ -101,11 +101,13 @@ def refuse_second_coin(table: pl.DataFrame) -> None:
         )
 
 
-def select_named(names: Sequence[str], samples: Samples, times: Sequence[int] = ()) -> Selection:
+def select_named(
+    names: Sequence[str], samples: Samples, times: Sequence[int] = (), more: Samples = ()
+) -> Selection:
     """Find the columns by their names.
 
-    `samples` are a few rows, {position: value}; `times` are the positions of columns with a type for times. Raises
-    CandlesRefused.
+    `samples` are the first rows, {position: value}, and `more` a few from the middle, which tell about the volume where
+    nothing was traded at first. `times` are the positions of columns with a type for times. Raises CandlesRefused.
     """
     if len(names) > MAX_COLUMNS:
         raise CandlesRefused(f"with {len(names):,} columns; {EXPECTED}")
@@ -120,7 +122,7 @@ def select_named(names: Sequence[str], samples: Samples, times: Sequence[int] = 
     if missing:
         raise CandlesRefused(f"without the column {', '.join(missing)}; {EXPECTED}")
     chosen = {column: at for column, at in positions.items() if at is not None}
-    chosen["volume"] = prove_volume(chosen, known, names, samples, notes)
+    chosen["volume"] = prove_volume(chosen, known, names, (*samples, *more), notes)
     notes += _describe_ignored(names, known, chosen)
     if symbol is not None:
         chosen[SYMBOL] = symbol

@@ -62,7 +62,7 @@ def read_delimited(data: bytes) -> RawTable:
     sample = _list_fields(data, head)
     width = len(head.names) if head.names else len(sample[0])
     try:
-        selection = _select(head, sample)
+        selection = _select(head, sample, _list_middle(data, head))
         if not _is_surely_even(data, head, width):
             _refuse_ragged(data, head, width)
         if head.delimiter == ";":
@@ -231,11 +231,21 @@ def _list_fields(data: bytes, head: _Head) -> list[list[str]]:
     return rows if rows[0] else [[""]]
 
 
-def _select(head: _Head, sample: Sequence[Sequence[str]]) -> Selection:
+def _list_middle(data: bytes, head: _Head) -> list[list[str]]:
+    """The fields of a few rows from the middle, in a file that has so many."""
+    start = data.find(b"\n", len(data) // 2) + 1
+    if data.count(b"\n", 0, start) < head.lines + _SAMPLE_ROWS:
+        return []
+    lines = islice(io.BytesIO(data[start : start + _HEAD_BYTES]), _SAMPLE_ROWS)
+    return [_split(line.decode(errors="replace").rstrip("\r\n"), head.delimiter) for line in lines]
+
+
+def _select(head: _Head, sample: Sequence[Sequence[str]], more: Sequence[Sequence[str]]) -> Selection:
     if head.names:
-        return select_named(head.names, [dict(enumerate(row)) for row in sample])
+        first, others = ([dict(enumerate(row)) for row in part] for part in (sample, more))
+        return select_named(head.names, first, (), others)
     rows = [row[head.counters :] for row in sample if len(row) == len(sample[0])]
-    selection = select_positional(rows)
+    selection = select_positional(rows, [row[head.counters :] for row in more])
     positions = {name: at + head.counters for name, at in selection.positions.items()}
     return replace(selection, positions=positions)
 

@@ -26,6 +26,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 
 _SHAPES = "expected a list of rows [[time, open, high, low, close, volume], …], or a list of objects"
 _HEAD_BYTES = 64 * 1024
+_SAMPLE_ROWS = 20
 _SPACE = b" \t\r\n"
 _BLANK = re.compile(rb"\n[ \t\r]*\n\s*")
 _BETWEEN = {
@@ -143,7 +144,10 @@ def _read_lists(pieces: Iterator[bytes], data: bytes) -> tuple[pl.DataFrame, Sel
 
 
 def _select_lists(rows: pl.Series) -> Selection:
-    return select_positional([[value or "" for value in row] for row in rows.head(20).to_list()])
+    first, more = rows.head(_SAMPLE_ROWS), rows.slice(max(_SAMPLE_ROWS, len(rows) // 2), _SAMPLE_ROWS)
+    return select_positional(
+        *([[value or "" for value in row] for row in part.to_list()] for part in (first, more))
+    )
 
 
 def _read_objects(
@@ -156,7 +160,13 @@ def _read_objects(
     selection, parts = None, []
     for rows in _decode(pieces, pl.Struct({name: pl.String() for name in names}), data):
         table = rows.struct.unnest()
-        selection = selection or select_named(names, [dict(enumerate(row)) for row in table.head(20).rows()])
+        if selection is None:
+            first, more = (
+                table.head(_SAMPLE_ROWS),
+                table.slice(max(_SAMPLE_ROWS, table.height // 2), _SAMPLE_ROWS),
+            )
+            samples = ([dict(enumerate(row)) for row in part.rows()] for part in (first, more))
+            selection = select_named(names, next(samples), (), next(samples))
         parts.append(table.select(pl.col(names[at]).alias(name) for name, at in selection.positions.items()))
     return _join(parts, selection)
 

@@ -27,6 +27,7 @@ from mlcore.data.validation import (
     find_same_times,
     open_bars,
     refuse_exchanged_prices,
+    refuse_mixed_intervals,
     validate_candles,
 )
 from mlcore.errors import CandlesRefused
@@ -111,6 +112,7 @@ def _finish(raw: RawTable, report: ImportReport, options: Options | None) -> Rea
             frame, rows, notes = _take_once(frame, rows, is_said=options.repeated_once)
             report = report.with_notes(*notes)
             refuse_exchanged_prices(frame)
+            refuse_mixed_intervals(frame)
             if options.closing_times:
                 frame, note = open_bars(frame)
                 report = report.with_notes(note)

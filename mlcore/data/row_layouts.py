@@ -63,12 +63,12 @@ class _Layout:
         """Whether the prices stand in the order of their name, OHLC."""
         return self.names[:5] == _TOHLC
 
-    def fits(self, rows: Sequence[Sequence[str]]) -> bool:
-        named = [dict(zip(self.names, row, strict=True)) for row in rows]
+    def fits(self, rows: Sequence[Sequence[str]], more: Sequence[Sequence[str]]) -> bool:
+        named, others = ([dict(zip(self.names, row, strict=True)) for row in part] for part in (rows, more))
         try:
             are_right = all(rule(row) for row in named for rule in self.rules)
-            are_right = are_right and (not self.money or _is_money(named, self.money))
-            are_right = are_right and ("vwap" not in self.names or _has_trades(named))
+            are_right = are_right and (not self.money or _is_money(named + others, self.money))
+            are_right = are_right and ("vwap" not in self.names or _are_means(named + others))
             return are_right and (self.is_usual or _is_continuous(named))
         except ValueError:
             return False
@@ -106,9 +106,9 @@ def _is_money(rows: Sequence[Row], name: str) -> bool:
     return bool(traded) and is_money(*columns)
 
 
-def _has_trades(rows: Sequence[Row]) -> bool:
+def _are_means(rows: Sequence[Row]) -> bool:
     """Rows without trades do not tell a mean price from a volume."""
-    return any(float(row["volume"]) > 0 for row in rows)
+    return all(map(_is_mean, rows)) and any(float(row["volume"]) > 0 for row in rows)
 
 
 def _is_continuous(rows: Sequence[Row]) -> bool:
@@ -160,20 +160,28 @@ _LAYOUTS = (
 )
 
 
-def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
-    """Find the columns of rows without names, all of one width. Raises CandlesRefused."""
+def select_positional(rows: Sequence[Sequence[str]], more: Sequence[Sequence[str]] = ()) -> Selection:
+    """Find the columns of rows without names, all of one width.
+
+    `more` are rows from the middle, which tell about the volume where nothing was traded at first. Raises CandlesRefused.
+    """
     width = len(rows[0])
+    more = [
+        row
+        for row in more
+        if len(row) == width and all(isinstance(_read_number(text), float) for text in row[1:5])
+    ]
     known = [layout for layout in _LAYOUTS if len(layout.names) == width]
-    fitting = [layout for layout in known if layout.fits(rows)]
+    fitting = [layout for layout in known if layout.fits(rows, more)]
     usual = [layout for layout in fitting if layout.is_usual]
     for name in COLUMNS:
-        if len({layout.read(rows, name) for layout in fitting}) > 1:
+        if len({layout.read((*rows, *more), name) for layout in fitting}) > 1:
             raise CandlesRefused(
                 f"{width} columns without names, and more than one of them may be the {name}: write a header line that names"
                 f" them; {EXPECTED}"
             )
     if len(chosen := usual[:1] or fitting) == 1:
-        return chosen[0].select(rows)
+        return chosen[0].select((*rows, *more))
     if width == len(COLUMNS):  # read as usual, so that the row that is no candle is named
         return known[0].select(rows)
     raise CandlesRefused(f"{width} columns without names: write a header line that names them; {EXPECTED}")

@@ -18,6 +18,9 @@ ROUNDING = 1e-12
 _FEWEST_JOINED, _EXCHANGED = 20, 3.0
 """How many bars tell whether open and close are exchanged, and how many times as far from each other they are then."""
 
+_MIXED = 20
+"""So many steps of one length, other than the interval, are bars of another one, and not gaps."""
+
 DAY_MS = 86_400_000
 _SHORTEST_MONTH_MS = 28 * DAY_MS
 CLOSING_MS = (1, 1000)
@@ -148,6 +151,24 @@ def refuse_exchanged_prices(frame: pl.DataFrame) -> None:
         raise CandlesRefused(
             "each bar closes near the open of the bar before it: open and close are exchanged, or the times run backwards;"
             " put them right, and import the file again"
+        )
+
+
+def refuse_mixed_intervals(frame: pl.DataFrame) -> None:
+    """Raises CandlesRefused with the row from which the bars have another interval. Gaps do not repeat with one length."""
+    if frame.height <= _MIXED or frame["timestamp"].null_count():
+        return
+    steps = _compute_steps(frame)
+    interval = infer_step(steps)
+    begins = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1))
+    lengths = np.diff(begins, append=len(steps))
+    others = (lengths >= _MIXED) & (steps[begins] != interval) & (steps[begins] > 0)
+    if others.any():
+        first, bars = int(begins[others][0]), int(lengths[others][0])
+        raise CandlesRefused(
+            f"{bars:,} bars from here on are {steps[first] // 1000:,} s apart, and most others {interval // 1000:,} s: a"
+            " file has one interval; import them one at a time",
+            row=first + 1,
         )
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mlcore.data.readers import Options, read_file
+from mlcore.data.simulate import simulate
 from mlcore.data.tables.names import find_asset, find_zone, is_closing, is_opening, simplify_name
 from mlcore.errors import CandlesRefused
 from tests.mlcore.candle_formats import (
@@ -69,6 +70,14 @@ def test_the_volume_in_coins_is_found_by_its_figures(data: bytes, said: str) -> 
     found = read_file(data, "a")
     assert found.frame.equals(FRAME)
     assert any(note.startswith(said) and "as its figures show" in note for note in found.report.notes)
+
+
+def test_the_volume_is_found_where_the_first_rows_are_without_trades() -> None:
+    traded = pl.when(pl.int_range(pl.len()) < 25).then(0.0)
+    frame = MONEY.with_columns(traded.otherwise(name).alias(name) for name in ("volume", "turnover"))
+    named = frame.rename({"volume": "amount", "turnover": "vol"})
+    for data in (csv(named), parquet(named), named.write_json().encode()):
+        assert read_file(data, "a").frame["volume"].equals(frame["volume"])
 
 
 KEPT = {
@@ -141,15 +150,16 @@ class TestWithoutNames:
         order = (third.alias("third"), pl.col("turnover"))
         return lists(frame.select("timestamp", "open", "high", "low", "close", "volume", *order))
 
+    @pytest.mark.parametrize("quiet", [0, 25], ids=["from the first on", "in the middle"])
     @pytest.mark.parametrize("writer", ["MEXC", "Bitget"])
-    def test_traded_rows_tell_the_writer(self, writer: str) -> None:
-        found = read_file(self.write(quiet=0, last=writer), "a")
-        assert found.frame.equals(FRAME)
+    def test_traded_rows_tell_the_writer(self, writer: str, quiet: int) -> None:
+        found = read_file(self.write(quiet=quiet, last=writer), "a")
+        assert found.frame["volume"][quiet:].equals(FRAME["volume"][quiet:])
         assert found.report.layout == writer
 
     @pytest.mark.parametrize("writer", ["MEXC", "Bitget"])
     def test_rows_without_trades_do_not(self, writer: str) -> None:
-        assert "8 columns without names: write a header line" in refusal(self.write(quiet=25, last=writer))
+        assert "8 columns without names: write a header line" in refusal(self.write(quiet=40, last=writer))
 
 
 EXCHANGED = {
@@ -218,10 +228,56 @@ class TestTwoTimes:
         assert "only of closing times" in refusal(csv(frame))
         assert read_file(csv(frame), "a", Options(closing_times=True)).frame.equals(FRAME)
 
+    def test_closing_times_may_end_with_the_last_microsecond(self) -> None:
+        ends = FRAME.with_columns(
+            pl.col("timestamp").dt.cast_time_unit("us") + pl.duration(microseconds=3_599_999_999)
+        )
+        written = ends.with_columns(pl.col("timestamp").dt.to_string("%Y-%m-%dT%H:%M:%S.%6fZ"))
+        for data in (parquet(ends), csv(written)):
+            assert "the times are closing times" in refusal(data)
+            assert read_file(data, "a", Options(closing_times=True)).frame.equals(FRAME)
+
     @pytest.mark.parametrize("name", ["close", "closed", "c", "open", "o", "opened"])
     def test_a_price_or_a_flag_is_no_time(self, name: str) -> None:
         assert not is_opening(name)
         assert not is_closing(name)
+
+
+class TestMixedIntervals:
+    """A file has bars of one interval. Gaps do not repeat with one length, and bars of another interval do."""
+
+    HOURS = simulate("BTC", 4000, 1.0, 1)
+    BARS_OF_FOUR = HOURS.group_by_dynamic("timestamp", every="4h").agg(
+        pl.col("open").first(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("close").last(),
+        pl.col("volume").sum(),
+    )[1:-1]
+
+    def test_longer_bars_after_short_ones_are_refused_with_their_row(self) -> None:
+        until = self.BARS_OF_FOUR["timestamp"][50]
+        mixed = pl.concat([self.HOURS.filter(pl.col("timestamp") < until), self.BARS_OF_FOUR[50:150]])
+        row = mixed.filter(pl.col("timestamp") <= until).height
+        with pytest.raises(
+            CandlesRefused, match="99 bars from here on are 14,400 s apart, and most others 3,600 s"
+        ) as refused:
+            read_file(parquet(mixed), "a")
+        assert refused.value.row == row
+
+    def test_short_bars_after_longer_ones_are_refused(self) -> None:
+        mixed = pl.concat(
+            [
+                self.BARS_OF_FOUR[:400],
+                self.HOURS.filter(pl.col("timestamp") >= self.BARS_OF_FOUR["timestamp"][400])[:100],
+            ]
+        )
+        assert "are 3,600 s apart, and most others 14,400 s" in refusal(parquet(mixed))
+
+    def test_bars_that_are_missing_here_and_there_are_gaps(self) -> None:
+        kept = np.random.default_rng(1).random(4000) < 0.6
+        thin = self.HOURS.filter(pl.Series(kept))
+        assert read_file(parquet(thin), "a").frame.equals(thin)
 
 
 class TestZones:

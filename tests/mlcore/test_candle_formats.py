@@ -170,7 +170,10 @@ class TestPositionalVolume:
 
     def test_where_nothing_is_traded_a_header_is_asked_for(self) -> None:
         with pytest.raises(CandlesRefused, match="9 columns without names: write a header line"):
-            read_file(self.write(100, 1, quiet=25), "okx.json")
+            read_file(self.write(100, 1, quiet=40), "okx.json")
+
+    def test_rows_from_the_middle_tell_where_the_first_are_without_trades(self) -> None:
+        assert read_file(self.write(100, 1, quiet=25), "okx.json").frame["volume"][-1] == 1
 
     def test_two_columns_that_may_be_the_volume_are_refused(self) -> None:
         with pytest.raises(
