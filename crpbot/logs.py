@@ -21,6 +21,7 @@ def _render_text(logger: Any, method: str, line: MutableMapping[str, Any]) -> st
 
 _RENDERERS = {"text": _render_text, "json": structlog.processors.JSONRenderer(default=str)}
 FORMATS = tuple(_RENDERERS)
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _FIELDS = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,

@@ -15,15 +15,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import environ
 from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
 from accounts.roles import Role
 from crpbot import logs
+from crpbot.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment()
 
 PROFILE = env.str("CRPBOT_PROFILE", "embedded")
 if PROFILE not in ("embedded", "production"):
@@ -41,14 +41,21 @@ REQUIRED_IN_PRODUCTION = {
 }
 if not IS_EMBEDDED:
     missing = [
-        f"{name} ({what})" for name, what in REQUIRED_IN_PRODUCTION.items() if not os.environ.get(name)
+        f"{name} ({what})"
+        for name, what in REQUIRED_IN_PRODUCTION.items()
+        if not os.environ.get(name, "").strip()
     ]
     if missing:
         raise ImproperlyConfigured("The production profile needs: " + "; ".join(missing) + ".")
 
 STATE_DIR = Path(env.str("CRPBOT_STATE_DIR", str(BASE_DIR / "var" / "state"))).resolve()
 if IS_EMBEDDED:
-    STATE_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        STATE_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"CRPBOT_STATE_DIR is {str(STATE_DIR)[:200]!a}, and cannot be made ({error.strerror}): name another folder."
+        ) from error
 
 
 def _embedded_secret() -> str:
@@ -195,7 +202,7 @@ if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
         }
     }
 else:
-    DATABASES = {"default": env.db_url("CRPBOT_DATABASE_URL")}
+    DATABASES = {"default": env.database("CRPBOT_DATABASE_URL")}
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["OPTIONS"] = {
         **DATABASES["default"].get("OPTIONS", {}),
@@ -223,7 +230,7 @@ DATABASE_ROLE_URLS = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()
+REDIS_URL = env.redis("CRPBOT_REDIS_URL") or _embedded_redis()
 CACHES = {
     "default": {  # one per process
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -270,7 +277,7 @@ else:
         env.str("CRPBOT_S3_BUCKET"),
         access_key=env.str("CRPBOT_S3_ACCESS_KEY"),
         secret_key=env.str("CRPBOT_S3_SECRET_KEY"),
-        endpoint=env.str("CRPBOT_S3_ENDPOINT", ""),
+        endpoint=env.address("CRPBOT_S3_ENDPOINT"),
         region=env.str("CRPBOT_S3_REGION", ""),
     )
 AWS_S3_CLIENT_CONFIG = Config(
@@ -287,8 +294,9 @@ BACKUP_DIR = Path(
 BACKUP_HOURS = env.float("CRPBOT_BACKUP_HOURS", 0.0 if IS_EMBEDDED else 24.0)
 BACKUP_DRILL_DAYS = env.float("CRPBOT_BACKUP_DRILL_DAYS", 0.0 if IS_EMBEDDED else 7.0)
 # The newest of each of so many days, weeks and months is kept. Empty: all are.
-BACKUP_KEEP = env.list("CRPBOT_BACKUP_KEEP", cast=int, default=[7, 4, 12])
-if BACKUP_KEEP and (len(BACKUP_KEEP) != 3 or min(BACKUP_KEEP) < 0):
+_kept = env.list("CRPBOT_BACKUP_KEEP", default=["7", "4", "12"])
+BACKUP_KEEP = [int(count) for count in _kept if count.strip().isdecimal()]
+if len(BACKUP_KEEP) != len(_kept) or len(_kept) not in (0, 3):
     raise ImproperlyConfigured(
         "CRPBOT_BACKUP_KEEP is three numbers, of days, weeks and months, such as 7,4,12; or empty, to keep all backups."
     )
@@ -305,7 +313,7 @@ if env.str("CRPBOT_BACKUP_BUCKET", ""):
         env.str("CRPBOT_BACKUP_BUCKET"),
         access_key=env.str("CRPBOT_BACKUP_ACCESS_KEY", ""),
         secret_key=env.str("CRPBOT_BACKUP_SECRET_KEY", ""),
-        endpoint=env.str("CRPBOT_BACKUP_ENDPOINT", ""),
+        endpoint=env.address("CRPBOT_BACKUP_ENDPOINT"),
         region=env.str("CRPBOT_BACKUP_REGION", ""),
     )
     if not all(_backups["OPTIONS"][name] for name in ("access_key", "secret_key")):
@@ -345,7 +353,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 # Wrong passwords are counted in the database, so that counting never fails open (accounts/sign_in.py). Empty: no limit.
-_failures, _, _period = env.str("CRPBOT_RATE_SIGN_IN", "20/hour").partition("/")
+_failures, _, _period = env.rate("CRPBOT_RATE_SIGN_IN", "20/hour").partition("/")
 AXES_ENABLED = bool(_failures)
 AXES_FAILURE_LIMIT = int(_failures or 0)
 AXES_COOLOFF_TIME = timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86400}[(_period or "hour")[0]])
@@ -459,12 +467,12 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.RequestLimit"],
     # Per second, minute, hour or day; empty means no limit. See docs/operations/install.md.
     "DEFAULT_THROTTLE_RATES": {
-        "reads": env.str("CRPBOT_RATE_READS", "3000/min"),
-        "files": env.str("CRPBOT_RATE_FILES", "60000/min"),
-        "decisions": env.str("CRPBOT_RATE_DECISIONS", "120/min"),
-        "uploads": env.str("CRPBOT_RATE_UPLOADS", "30/min"),
-        "bots": env.str("CRPBOT_RATE_BOTS", "60000/min"),
-        "unauthenticated": env.str("CRPBOT_RATE_UNAUTHENTICATED", "120/min"),
+        "reads": env.rate("CRPBOT_RATE_READS", "3000/min"),
+        "files": env.rate("CRPBOT_RATE_FILES", "60000/min"),
+        "decisions": env.rate("CRPBOT_RATE_DECISIONS", "120/min"),
+        "uploads": env.rate("CRPBOT_RATE_UPLOADS", "30/min"),
+        "bots": env.rate("CRPBOT_RATE_BOTS", "60000/min"),
+        "unauthenticated": env.rate("CRPBOT_RATE_UNAUTHENTICATED", "120/min"),
     },
     # The number of proxies whose X-Forwarded-For is trusted.
     "NUM_PROXIES": env.int("CRPBOT_PROXIES", 0 if IS_EMBEDDED else 1),
@@ -530,12 +538,12 @@ if not _recipes or any(
 ALLOW_WEAK_SANDBOX = env.bool("CRPBOT_ALLOW_WEAK_SANDBOX", IS_EMBEDDED)
 # Limits of a release: by default 90 minutes and about $1.50 on a g5.xlarge.
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
-RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
+RELEASE_SPENDING_LIMIT_USD = env.usd("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
 # The most that one study may be given: by default four hours of machine time and $5.
 STUDY_TIME_LIMIT_SECONDS = env.int("CRPBOT_STUDY_TIME_LIMIT_SECONDS", 4 * 60 * 60)
-STUDY_SPENDING_LIMIT_USD = env.str("CRPBOT_STUDY_SPENDING_LIMIT_USD", "5.00")
-WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
+STUDY_SPENDING_LIMIT_USD = env.usd("CRPBOT_STUDY_SPENDING_LIMIT_USD", "5.00")
+WORKER_RATE_USD_PER_HOUR = env.usd("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
 # GPU machines of AWS EC2 that run only while runs wait for them. Without a region there is none, and nobody asks for one.
 # Keys are boto3's own: the role of the instance that reconcile runs on, or AWS_ACCESS_KEY_ID and its like.
 MACHINE_REGION = env.str("CRPBOT_MACHINE_REGION", "")
@@ -552,8 +560,8 @@ MACHINE_NAME = env.str("CRPBOT_MACHINE_NAME", "crpbot")
 MACHINE_IDLE_SECONDS = env.float("CRPBOT_MACHINE_IDLE_SECONDS", 300.0)
 MACHINE_START_SECONDS = env.float("CRPBOT_MACHINE_START_SECONDS", 600.0)
 MACHINE_LOOK_SECONDS = env.float("CRPBOT_MACHINE_LOOK_SECONDS", 10.0)
-MACHINE_MONTHLY_LIMIT_USD = env.str("CRPBOT_MACHINE_MONTHLY_LIMIT_USD", "50.00")
-MACHINE_ENDPOINT = env.str("CRPBOT_MACHINE_ENDPOINT", "")
+MACHINE_MONTHLY_LIMIT_USD = env.usd("CRPBOT_MACHINE_MONTHLY_LIMIT_USD", "50.00")
+MACHINE_ENDPOINT = env.address("CRPBOT_MACHINE_ENDPOINT")
 if MACHINE_REGION and bool(MACHINE_INSTANCE) == bool(MACHINE_TEMPLATE):
     raise ImproperlyConfigured(
         "CRPBOT_MACHINE_REGION needs one of CRPBOT_MACHINE_INSTANCE, a given instance, and CRPBOT_MACHINE_TEMPLATE, a launch"
@@ -589,10 +597,9 @@ CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
 LOG_FORMAT = env.str("CRPBOT_LOG_FORMAT", "text" if IS_EMBEDDED else "json")
 if LOG_FORMAT not in logs.FORMATS:
     raise ImproperlyConfigured(f"CRPBOT_LOG_FORMAT is {LOG_FORMAT!r}; use 'text' or 'json'.")
-LOGGING = logs.build_logging(LOG_FORMAT, env.str("CRPBOT_LOG_LEVEL", "WARNING" if IS_EMBEDDED else "INFO"))
+_level = env.str("CRPBOT_LOG_LEVEL", "WARNING" if IS_EMBEDDED else "INFO")
+if _level not in logs.LEVELS:
+    raise ImproperlyConfigured(f"CRPBOT_LOG_LEVEL is {_level!a}; use one of {', '.join(logs.LEVELS)}.")
+LOGGING = logs.build_logging(LOG_FORMAT, _level)
 # The OpenTelemetry collector that traces are sent to over OTLP/HTTP. Empty: there are none.
-OTLP_ENDPOINT = env.str("CRPBOT_OTLP_ENDPOINT", "")
-if OTLP_ENDPOINT and not OTLP_ENDPOINT.startswith(("http://", "https://")):
-    raise ImproperlyConfigured(
-        f"CRPBOT_OTLP_ENDPOINT is {OTLP_ENDPOINT!r}; give the collector's address, such as http://collector:4318."
-    )
+OTLP_ENDPOINT = env.address("CRPBOT_OTLP_ENDPOINT")

@@ -1,10 +1,12 @@
 """Settings come from the environment: the embedded profile needs none, production refuses to guess a secret."""
 
 import os
+import re
 import runpy
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ PRODUCTION = {
     "CRPBOT_S3_ACCESS_KEY": "access",
     "CRPBOT_S3_SECRET_KEY": "secret",
 }
+SETTINGS_FILE = REPOSITORY / "crpbot" / "settings.py"
+WRONG = (" ", "x", "-1", "1e400", "\udcff", "redis://h:x/0", "https://[::1", "postgres://h:x/d")
+SECRET = {"CRPBOT_DATABASE_URL", "CRPBOT_REDIS_URL"}
 REQUIRED = [name for name in PRODUCTION if name != "CRPBOT_PROFILE"]
 
 
@@ -115,6 +120,53 @@ class TestProduction:
         environment.setenv("CRPBOT_SECRET_KEY", weak)
         with pytest.raises(ImproperlyConfigured, match=r"can be guessed.*token_urlsafe"):
             settings()
+
+    @pytest.mark.parametrize("name", sorted(set(re.findall(r'"(CRPBOT_\w+)"', SETTINGS_FILE.read_text()))))
+    def test_refuses_what_a_setting_cannot_be_in_one_sentence(
+        self, name: str, environment: pytest.MonkeyPatch
+    ) -> None:
+        """Or takes it, as text. No value ends in another error, and none is guessed from its letters."""
+        for value in [*WRONG, *(url.replace("//", "//u:Word-9@") for url in WRONG if "//" in url)]:
+            environment.setenv(name, value)
+            with suppress(ImproperlyConfigured):
+                try:
+                    settings()
+                except ImproperlyConfigured as refused:
+                    assert "CRPBOT_" in str(refused) and "\n" not in str(refused)
+                    assert "Word-9" not in str(refused) or name not in SECRET
+                    raise
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("CRPBOT_REQUIRE_SECOND_FACTOR", "ture"),
+            ("CRPBOT_SSL_REDIRECT", "on,"),
+            ("CRPBOT_BACKUP_HOURS", "every 24"),
+            ("CRPBOT_BACKUP_HOURS", "1e400"),
+            ("CRPBOT_BACKUP_KEEP", "7,4,x"),
+            ("CRPBOT_LEASE_SECONDS", "-1"),
+            ("CRPBOT_RATE_READS", "many"),
+            ("CRPBOT_RATE_SIGN_IN", "20/fortnight"),
+            ("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "$1.50"),
+            ("CRPBOT_DATABASE_URL", "mysql://u:p@h/db"),
+            ("CRPBOT_DATABASE_URL", "postgres://u:p@h:x/db"),
+            ("CRPBOT_REDIS_URL", "redis://h/x"),
+            ("CRPBOT_S3_ENDPOINT", "minio:9000"),
+            ("CRPBOT_LOG_LEVEL", "loud"),
+            ("CRPBOT_SECRET_KEY", "   "),
+        ],
+    )
+    def test_guesses_nothing(self, name: str, value: str, environment: pytest.MonkeyPatch) -> None:
+        environment.setenv(name, value)
+        with pytest.raises(ImproperlyConfigured, match=name):
+            settings()
+
+    def test_what_compose_leaves_empty_is_as_if_unset(self, environment: pytest.MonkeyPatch) -> None:
+        before = settings()
+        names = ("BACKUP_HOURS", "DATABASE_LOCK_SECONDS", "REQUIRE_SECOND_FACTOR", "STUDY_SPENDING_LIMIT_USD")
+        for name in names:
+            environment.setenv(f"CRPBOT_{name}", "")
+        assert {name: settings()[name] for name in names} == {name: before[name] for name in names}
 
     def test_names_everything_that_is_missing_at_once(self, environment: pytest.MonkeyPatch) -> None:
         for name in REQUIRED:
