@@ -259,7 +259,8 @@ def _count_counters(fields: Sequence[str]) -> int | None:
 
 def _refuse_thousands(sample: Sequence[Sequence[str]], selection: Selection) -> None:
     """Raises CandlesRefused where every point of these numbers may separate thousands, as German programs write them."""
-    numbers = [row[selection.positions[name]] for row in sample for name in NUMBERS]
+    columns = [selection.positions[name] for name in NUMBERS]
+    numbers = [row[at] for row in sample if len(row) > max(columns) for at in columns]
     pointed = [number for number in numbers if "." in number]
     if pointed and all(_MAY_BE_THOUSANDS.match(number) for number in numbers):
         raise CandlesRefused(

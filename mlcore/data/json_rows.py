@@ -28,6 +28,8 @@ _SHAPES = "expected a list of rows [[time, open, high, low, close, volume], …]
 _HEAD_BYTES = 64 * 1024
 _SAMPLE_ROWS = 20
 _SPACE = b" \t\r\n"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a letter, which JSON may escape, and which no text can hold."""
 _BLANK = re.compile(rb"\n[ \t\r]*\n\s*")
 _BETWEEN = {
     "[": re.compile(rb"\]\s*,\s*\["),
@@ -153,7 +155,7 @@ def _select_lists(rows: pl.Series) -> Selection:
 def _read_objects(
     pieces: Iterator[bytes], names: Sequence[str], data: bytes
 ) -> tuple[pl.DataFrame, Selection]:
-    if not count_prices(names):
+    if not count_prices(names) or any(_SURROGATE.search(name) for name in names):
         raise _describe_shape(data)
     if len(names) > MAX_COLUMNS or any(len(name) > MAX_FIELD_BYTES for name in names):
         raise CandlesRefused(f"objects of {len(names):,} members; {_SHAPES}")

@@ -73,6 +73,13 @@ class _Layout:
         except ValueError:
             return False
 
+    def encloses(self, rows: Sequence[Sequence[str]]) -> bool:
+        """Whether all these rows, which fit, are possible candles."""
+        try:
+            return all(_encloses(dict(zip(self.names, row, strict=True))) for row in rows)
+        except ValueError:
+            return False
+
     def read(self, rows: Sequence[Sequence[str]], name: str) -> tuple[float | str, ...]:
         """A column of COLUMNS."""
         return tuple(_read_number(row[self.names.index(name)]) for row in rows)
@@ -173,6 +180,7 @@ def select_positional(rows: Sequence[Sequence[str]], more: Sequence[Sequence[str
     ]
     known = [layout for layout in _LAYOUTS if len(layout.names) == width]
     fitting = [layout for layout in known if layout.fits(rows, more)]
+    fitting = [layout for layout in fitting if layout.encloses(rows)] or fitting
     usual = [layout for layout in fitting if layout.is_usual]
     for name in COLUMNS:
         if len({layout.read((*rows, *more), name) for layout in fitting}) > 1:

@@ -20,6 +20,9 @@ _LEAST_EPOCH = 100_000_000
 _FIRST_OF_UNIT = {"ms": 10**11, "µs": 10**14, "ns": 10**17}
 """Below the first, seconds: each unit covers the years 1973 to 5138."""
 
+_FIRST_COIN_MS = 1_230_768_000_000
+"""2009. Counts of another unit, or from another day than 1970, look like epochs of earlier years."""
+
 _HOW = "write 2020-09-20T00:00:00Z, or an epoch in seconds, milliseconds, microseconds or nanoseconds"
 _EPOCH = re.compile(r"^\d+(\.\d*)?([eE]\+?\d+)?$")
 _WHOLE = r"^\d{1,19}$"
@@ -41,9 +44,10 @@ _PARTS = (
     r"^(?:(?<year>\d{4})(?<sep>[-/.])(?<month>\d{1,2})[-/.](?<day>\d{1,2})"
     r"|(?<first>\d{1,2})(?<mark>[-/.])(?<second>\d{1,2})[-/.](?<last>\d{4})"
     rf"|(?:[A-Z][a-z]{{2,8}},? )?(?<named>\d{{1,2}}[ -]{_MONTH}[ -]\d{{4}}|{_MONTH} \d{{1,2}},? \d{{4}}))"
-    r"(?:(?:T|,? )(?<hour>\d{1,2})(?::(?<minute>\d{2})(?::(?<clock>\d{2})(?:\.(?<fraction>\d{1,3})(?<finer>\d*))?)?)?"
+    r"(?:(?:[Tt]|,? )(?<hour>\d{1,2})(?::(?<minute>\d{2})(?::(?<clock>\d{2})(?:[.,](?<fraction>\d{1,3})(?<finer>\d*))?)?)?"
     r"(?:[ -]?(?<half>AM|PM|am|pm))?)?"
-    r" ?(?:(?<utc>Z|UTC|GMT)|(?:UTC|GMT)?(?<offset>[+-]\d{2}(?::?\d{2})?)|(?<zone>[A-Z][A-Za-z]+/[A-Za-z_/-]+))?$"
+    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?:UTC|GMT)?(?<offset>[+-]\d{2}(?::?\d{2})?)|(?:UTC|GMT)(?<short>[+-]\d)"
+    r"|(?<zone>[A-Z][A-Za-z]+/[A-Za-z_/-]+))?$"
 )
 _ABBREVIATION = re.compile(r"[\d:] ?([A-Z]{2,5})$")
 
@@ -118,6 +122,11 @@ def _parse_epochs(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
         exact = pl.when(is_unit).then(is_exact).otherwise(exact)
     parsed = frame.select(whole.alias("timestamp"), exact.alias("exact"))
     _refuse_where(~parsed["exact"], numbers, "is finer than a millisecond")
+    _refuse_where(
+        (parsed["timestamp"] < _FIRST_COIN_MS).fill_null(value=False),
+        numbers,
+        f"is {{value}}, a time before there were coins, read as {' and '.join(UNITS[unit] for unit in present)}; {_HOW}",
+    )
     times = parsed["timestamp"].cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     return times, [f"times read as epoch {' and '.join(UNITS[unit] for unit in present)}"]
 
@@ -205,11 +214,14 @@ def _refuse_rounded(numbers: pl.Series, text: pl.Series) -> None:
 
 def _parse_parts(text: pl.Series) -> tuple[pl.Series, list[str]]:
     parts = text.str.extract_groups(_PARTS).struct.unnest()
+    short = pl.col("short").str.replace(r"^([+-])", "${1}0")
+    parts = parts.with_columns(pl.coalesce("offset", short).alias("offset"))
     _refuse_unread(
         text, parts.select(pl.all_horizontal(pl.col("year", "first", "named").is_null())).to_series()
     )
     finer = parts["finer"].str.contains("^(0*|9+)$").not_().fill_null(value=False)
     _refuse_where(finer, text, "{value!r} is finer than a millisecond")
+    _refuse_second_clock(text, parts)
     parts, notes = _order_day_and_month(parts)
     day: pl.Expr = pl.when(pl.col("named").is_null()).then(
         pl.concat_str("year", pl.lit("-"), "month", pl.lit("-"), "day").str.to_date("%Y-%m-%d", strict=False)
@@ -235,6 +247,18 @@ def _parse_parts(text: pl.Series) -> tuple[pl.Series, list[str]]:
     times = parts.select(moment.alias("timestamp")).to_series()
     refuse_nulls(times, text, "is {value!r}: this time does not exist")
     return _convert_zone(times, parts, text, notes)
+
+
+def _refuse_second_clock(text: pl.Series, parts: pl.DataFrame) -> None:
+    """Raises CandlesRefused where some times say their zone and others do not. A day alone says no time."""
+    has_zone = parts.select(pl.any_horizontal(pl.col("utc", "offset", "zone").is_not_null())).to_series()
+    with_time = parts["hour"].is_not_null()
+    if with_time.any():
+        first = bool(has_zone[int(with_time.arg_true()[0])])
+        says = "no zone" if first else "a zone"
+        _refuse_where(
+            (has_zone != first) & with_time, text, f"{{value!r}} has {says}, unlike the rows before"
+        )
 
 
 def _convert_zone(

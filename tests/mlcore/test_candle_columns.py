@@ -408,3 +408,62 @@ def test_whole_numbers_of_few_bits_are_counters(kind: type[pl.DataType]) -> None
 def test_epochs_of_a_database_are_decimals() -> None:
     frame = ROWS.with_columns(pl.col("timestamp").cast(pl.Decimal(20, 3)))
     assert read_file(parquet(frame), "a").frame.equals(FRAME)
+
+
+ZONES = {
+    "hours behind GMT": stamped("%Y-%m-%d %H:%M:%S GMT+8", "Asia/Shanghai"),
+    "hours behind UTC": stamped("%Y-%m-%d %H:%M:%S UTC-5", "Etc/GMT+5"),
+    "a comma before the fraction": stamped("%Y-%m-%d %H:%M:%S,000"),
+    "small letters": stamped("%Y-%m-%dt%H:%M:%Sz"),
+}
+
+
+@pytest.mark.parametrize("frame", ZONES.values(), ids=ZONES)
+def test_times_are_read_as_programs_write_them(frame: pl.DataFrame) -> None:
+    assert read_file(csv(frame, separator=";"), "a").frame.equals(FRAME)
+
+
+def test_times_with_and_without_a_zone_in_one_file_are_refused() -> None:
+    offset = stamped("%Y-%m-%d %H:%M:%S%:z", "Europe/Berlin")
+    for first, second, says in ((ISO, offset, "a zone"), (offset, ISO, "no zone")):
+        said = refusal(csv(pl.concat([first[:20], second[20:]])))
+        assert f"has {says}, unlike the rows before" in said
+        assert "row 21" in said
+
+
+OTHER_EPOCHS = {
+    "hundredths of seconds": pl.col("timestamp") // 10,
+    "since 2001, as Apple counts": pl.col("timestamp") // 1000 - 978_307_200,
+    "since 1601, as Windows counts": (pl.col("timestamp") + 11_644_473_600_000) * 10_000,
+    "since the year 1, as .NET counts": (pl.col("timestamp") + 62_135_596_800_000) * 10_000,
+}
+
+
+@pytest.mark.parametrize("epoch", OTHER_EPOCHS.values(), ids=OTHER_EPOCHS)
+def test_counts_that_would_lie_before_the_first_coin_are_refused(epoch: pl.Expr) -> None:
+    said = refusal(csv(ROWS.with_columns(epoch.alias("timestamp"))))
+    assert "row 1 " in said
+    assert "a time before there were coins, read as" in said
+
+
+def test_money_in_whole_numbers_is_not_taken_for_a_count_of_trades() -> None:
+    """A market in won: seven columns of KuCoin look like those of Kraken, whose order makes no candles of them."""
+    won = FRAME.with_columns((pl.col(name) * 1000).round() for name in ("open", "high", "low", "close"))
+    money = (won["volume"] * won["close"]).round().cast(pl.Int64).alias("turnover")
+    rows = won.with_columns(money, ROWS["timestamp"])
+    data = csv(rows.select("timestamp", "open", "close", "high", "low", "volume", "turnover"), header=False)
+    assert read_file(data, "a").frame.equals(won)
+
+
+DAMAGED = {
+    "a lone carriage return in a field": csv(ISO, separator=";").replace(b";", b"\r;", 9),
+    "a word for a price in twelve columns": lists(
+        ROWS.with_columns(pl.lit("x").alias("low"), *(pl.lit(1).alias(f"c{n}") for n in range(6)))
+    ),
+    "half a letter": b'{"t":[1610395200],"o":[1],"h":[1],"l":[1],"c":[1],"v":[1],"\\ud800":[1]}',
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_damage_is_refused(data: bytes) -> None:
+    assert refusal(data).startswith("a.csv")

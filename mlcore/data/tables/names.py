@@ -8,7 +8,8 @@ from mlcore.errors import CandlesRefused
 TIMES = (
     "opentime", "timeperiodstart", "timeopen", "starttime", "start", "unix", "unixtimestamp", "unixtime", "epoch",
     "candledatetimeutc", "timestamp", "timestamps", "ts", "mts", "t", "time", "datetime", "datetimeutc", "date",
-    "dateutc", "timeutc", "utctime", "utc", "gmttime", "indexlevel0",
+    "dateutc", "timeutc", "utctime", "utc", "gmttime", "dt", "candletime", "bartime",
+    "bardate", "indexlevel0",
 )  # fmt: skip
 """The first of these that a table has is its time. An opening time of another name comes before all of them."""
 EPOCHS = ("id", "ticks")
