@@ -6,17 +6,22 @@ import resource
 from typing import cast
 
 from django.core.asgi import get_asgi_application
+from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
-django_application = cast("App", get_asgi_application())
+try:
+    django_application = cast("App", get_asgi_application())
+except ImproperlyConfigured as error:  # one sentence, as manage.py prints it
+    raise SystemExit(str(error)) from None
 
-from audit.database_roles import DatabaseRole, require_least_privilege  # noqa: E402 - the apps must be ready first
-from common import correlation  # noqa: E402
-from crpbot.request_ids import RequestIds  # noqa: E402
-from crpbot.web.disconnects import NoticeDisconnects  # noqa: E402
-from crpbot.web.limits import RequestSizeLimits  # noqa: E402
-from crpbot.web.metrics import Metrics  # noqa: E402
-from deploy.edge.application import App, Edge  # noqa: E402
+# The apps must be ready before these are imported.
+from audit.database_roles import DatabaseRole, require_least_privilege
+from common import correlation
+from crpbot.request_ids import RequestIds
+from crpbot.web.disconnects import NoticeDisconnects
+from crpbot.web.limits import RequestSizeLimits
+from crpbot.web.metrics import Metrics
+from deploy.edge.application import App, Edge
 
 MAX_OPEN_FILES = 65_536
 

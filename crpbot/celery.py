@@ -32,7 +32,10 @@ app = Celery("crpbot")
 def build_configuration() -> dict[str, Any]:
     from django.conf import settings
 
-    timeout = settings.BROKER_TIMEOUT_SECONDS
+    try:
+        timeout = settings.BROKER_TIMEOUT_SECONDS
+    except ImproperlyConfigured as error:  # one sentence, as manage.py prints it
+        raise SystemExit(str(error)) from None
     return {
         "broker_url": build_broker_url(settings.REDIS_URL),
         "broker_connection_retry_on_startup": True,

@@ -160,16 +160,24 @@ def test_a_missing_table_means_migrate_only_before_the_migrations() -> None:
     assert not is_not_migrated(DatabaseError("the disk is full"))
 
 
-@pytest.mark.parametrize("given", ["CRPBOT_SECRET_KEY", "CRPBOT_DATABASE_URL"])
-def test_production_without_a_setting_names_what_is_missing(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["manage.py", "people"],
+        ["-m", "uvicorn", "crpbot.asgi:application"],
+        ["-m", "celery", "-A", "crpbot", "worker"],
+    ],
+    ids=["a command", "a web process", "a worker"],
+)
+def test_production_without_a_setting_names_what_is_missing(command: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
     environment |= {
         "CRPBOT_PROFILE": "production",
-        given: "x" * 60,
+        "CRPBOT_DATABASE_URL": "postgres://u@h/d",
         "DJANGO_SETTINGS_MODULE": "crpbot.settings",
     }
     found = subprocess.run(
-        [sys.executable, "manage.py", "people"],
+        [sys.executable, *command],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
