@@ -81,13 +81,13 @@ class RawTable:
     """As in Selection."""
 
 
-def refuse_second_coin(table: pl.DataFrame) -> None:
-    """Raises CandlesRefused with the first row that names another coin than a row before: `BTC/USD` and `btc-usd` are one.
+def read_coin(table: pl.DataFrame) -> list[str]:
+    """A note of the coin that the rows name, if they do. They may leave it out.
 
-    Rows may leave the coin out.
+    Raises CandlesRefused with the first row that names another coin than a row before: `BTC/USD` and `btc-usd` are one.
     """
     if SYMBOL not in table.columns:
-        return
+        return []
     written = table[SYMBOL].cast(pl.String)
     named = written.str.replace_all("[^A-Za-z0-9]", "").str.to_uppercase()
     stated = (named != "").fill_null(False).arg_true()
@@ -99,6 +99,7 @@ def refuse_second_coin(table: pl.DataFrame) -> None:
             f"is of {other!r}, not of {first!r} as row {stated[0] + 1:,}: a file has one coin's candles",
             row=row + 1,
         )
+    return [f"the rows name the coin {written[int(stated[0])][:40]!r}"] if len(stated) else []
 
 
 def select_named(
@@ -261,6 +262,8 @@ def parse_numbers(table: pl.DataFrame) -> tuple[list[pl.Series], list[str]]:
 
 def _find_thousands(texts: Sequence[pl.Series]) -> str:
     """The mark that separates thousands, where some number has it before its decimal mark; empty if none has both."""
+    if not all(any(column.str.contains(mark, literal=True).any() for column in texts) for mark in _GROUPED):
+        return ""
     for mark, pattern in _GROUPED.items():
         if any(column.str.contains(pattern).any() for column in texts):
             return mark

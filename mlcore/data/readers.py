@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from mlcore.data.columnar import read_columnar, select_columns
-from mlcore.data.columns import RawTable, parse_numbers, refuse_second_coin
+from mlcore.data.columns import RawTable, parse_numbers, read_coin
 from mlcore.data.containers import Kind, open_content
 from mlcore.data.delimited import read_delimited
 from mlcore.data.import_report import ImportReport
@@ -100,7 +100,7 @@ def _finish(raw: RawTable, report: ImportReport, options: Options | None) -> Rea
     rows = np.arange(1, raw.frame.height + 1)
     try:
         if options is not None:
-            refuse_second_coin(raw.frame)
+            report = report.with_notes(*read_coin(raw.frame))
         times, time_notes = parse_times(raw.frame["timestamp"], raw.zone)
         numbers, number_notes = parse_numbers(raw.frame)
         frame = pl.DataFrame([times.alias("timestamp"), *numbers]).rechunk()

@@ -436,6 +436,10 @@ FORMATS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
         lambda: arrow(ISO.with_columns(pl.col("timestamp").cast(pl.Categorical))),
         ("times without a zone taken as UTC",),
     ),
+    "one coin's name on each row of Parquet": (
+        lambda: parquet(ROWS.with_columns(symbol=pl.lit("BTC/USD"))),
+        ("the rows name the coin 'BTC/USD'",),
+    ),
     "one coin's name on each row": (
         lambda: csv(ROWS.with_columns(symbol=pl.Series(["BTC/USD", "BTC-USD"] * (ROWS.height // 2)))),
         ("ignored columns: symbol",),
