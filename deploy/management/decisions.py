@@ -38,9 +38,10 @@ class DecisionCommand(ActingCommand):
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         move = pointer.get_current()
-        line = (move.release.line if move.release else "nothing") if move else "no pointer yet"
+        line = (move.release.line if move.release else "nothing") if move else ""
         state = "cancelled" if answer["is_cancelled"] else answer["state"]
-        return f"release {answer['id']} is {state}; the pointer: {line} (revision {answer['revision']})"
+        where = f"the pointer: {line} (revision {answer['revision']})" if line else "there is no pointer yet"
+        return f"release {answer['id']} is {state}; {where}"
 
 
 def build_command(action: str) -> type[DecisionCommand]:

@@ -10,6 +10,8 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
+from audit import triggers
+from crpbot.checks import check_db_guards
 from crpbot.database_failures import is_not_migrated
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -187,3 +189,25 @@ def test_production_without_a_setting_names_what_is_missing(command: list[str]) 
     assert found.returncode == 1
     assert found.stderr.startswith("The production profile needs: CRPBOT_")
     assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.django_db
+def test_missing_guards_are_a_warning() -> None:
+    assert check_db_guards(databases=["default"]) == []
+    triggers.drop()
+    try:
+        assert [warning.id for warning in check_db_guards(databases=["default"])] == ["crpbot.W001"]
+    finally:
+        triggers.install()
+
+
+@pytest.mark.slow
+def test_the_first_migration_warns_of_nothing(tmp_path: Path) -> None:
+    """It would say that guards are missing, and to run what is running."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
+    environment |= {"CRPBOT_STATE_DIR": str(tmp_path / "state"), "DJANGO_SETTINGS_MODULE": "crpbot.settings"}
+    migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+    done = subprocess.run(
+        migrate, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

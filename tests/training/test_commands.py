@@ -85,6 +85,14 @@ class TestImporting:
         assert "sorted: the newest row was first" in stored
         assert "these candles are dataset" in say("import_candles", "BTC", str(candles), "--check")
 
+    def test_says_of_known_candles_that_they_are_known(self, say: Command, candles: Path) -> None:
+        known = "These candles were stored before, and nothing was added."
+        for command in (["import_candles", "BTC", str(candles)], ["simulate_candles", "--coin", "ETH"]):
+            arguments = [*command, *(["--bars", "1200"] if "--coin" in command else [])]
+            first, again = say(*arguments), say(*arguments)
+            assert known not in first and again == f"{known}\n{first}"
+        assert json.loads(say("import_candles", "BTC", str(candles), "--json"))["is_new"] is False
+
     @pytest.mark.parametrize("path", ["/dev/zero", "/tmp"])
     def test_a_device_or_folder_is_not_read(self, path: str, refusal: Command) -> None:
         assert f"{path} is not a file" in refusal("import_candles", "BTC", path)

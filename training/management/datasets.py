@@ -18,10 +18,15 @@ class DatasetCommand(ActingCommand):
         """Call the service that stores the dataset."""
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        return serialize(Datasets.Output, self.store(options))
+        newest = Dataset.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        dataset = self.store(options)
+        return {**serialize(Datasets.Output, dataset), "is_new": dataset.pk > newest}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        return format_dataset(answer)
+        known = (
+            "" if answer.get("is_new", True) else "These candles were stored before, and nothing was added.\n"
+        )
+        return known + format_dataset(answer)
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["verdict"] != Verdict.PASSED)

@@ -82,9 +82,8 @@ class Command(ActingCommand):
 
     def format_answer(self, answer: Any) -> str:
         if isinstance(answer, list):
-            return "\n".join(
-                f"study {row['id']}: {row['coin']} {row['line']}, {row['state']}" for row in answer
-            )
+            rows = [f"study {row['id']}: {row['coin']} {row['line']}, {row['state']}" for row in answer]
+            return "\n".join(rows) or "There is no study yet: launch one with --line, --dataset and --range."
         counts = ", ".join(f"{count} {state}" for state, count in answer["trials_by_state"].items())
         lines = [f"study {answer['id']} is {answer['state']}: {counts or 'no trial yet'}"]
         if answer["best_trial"] is not None:
