@@ -113,6 +113,10 @@ def select_named(
     if len(names) > MAX_COLUMNS:
         raise CandlesRefused(f"with {len(names):,} columns; {EXPECTED}")
     known = [simplify_name(name) for name in names]
+    if "T" in names and not {"O", "H", "L", "C"} <= set(
+        names
+    ):  # beside small letters and words, the end of the bar
+        known[list(names).index("T")] = "endtime"
     notes: list[str] = []
     found = {role: find_one(known, names, synonyms) for role, synonyms in PRICES.items()}
     time = _find_time(known, names, samples, times, notes)

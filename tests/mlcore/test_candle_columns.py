@@ -228,6 +228,19 @@ class TestTwoTimes:
         assert "only of closing times" in refusal(csv(frame))
         assert read_file(csv(frame), "a", Options(closing_times=True)).frame.equals(FRAME)
 
+    @pytest.mark.parametrize("name", ["time", "date", "datetime", "t"])
+    def test_a_capital_t_beside_another_time_is_the_closing_time(self, name: str) -> None:
+        frame = self.CLOSES.rename({"timestamp": "T"}).with_columns(ROWS["timestamp"].alias(name))
+        assert read_file(csv(frame), "a").frame.equals(FRAME)
+
+    def test_a_capital_t_alone_is_the_closing_time_beside_words(self) -> None:
+        data = renamed(self.CLOSES, timestamp="T")
+        assert "only of closing times" in refusal(data)
+        assert read_file(data, "a", Options(closing_times=True)).frame.equals(FRAME)
+        assert read_file(
+            csv(ROWS.rename({name: name[0].upper() for name in ROWS.columns})), "a"
+        ).frame.equals(FRAME)
+
     def test_closing_times_may_end_with_the_last_microsecond(self) -> None:
         ends = FRAME.with_columns(
             pl.col("timestamp").dt.cast_time_unit("us") + pl.duration(microseconds=3_599_999_999)

@@ -7,9 +7,9 @@ from mlcore.errors import CandlesRefused
 
 TIMES = (
     "opentime", "timeperiodstart", "timeopen", "starttime", "start", "unix", "unixtimestamp", "unixtime", "epoch",
-    "candledatetimeutc", "timestamp", "timestamps", "ts", "mts", "t", "time", "datetime", "datetimeutc", "date",
+    "candledatetimeutc", "timestamp", "timestamps", "ts", "mts", "time", "datetime", "datetimeutc", "date",
     "dateutc", "timeutc", "utctime", "utc", "gmttime", "dt", "candletime", "bartime",
-    "bardate", "indexlevel0",
+    "bardate", "t", "indexlevel0",
 )  # fmt: skip
 """The first of these that a table has is its time. An opening time of another name comes before all of them."""
 EPOCHS = ("id", "ticks")
