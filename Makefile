@@ -18,7 +18,7 @@ LOCKED_INSTALL = $(PY) -m pip install -qq --require-hashes --no-deps --only-bina
 # The index's own torch on Linux needs the CUDA libraries; a CPU build does not.
 HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r or "cuda" in r for r in m.requires("torch")))
 # What `make fast` leaves out; pyproject.toml says what each mark means.
-SLOW := processes or browser or faults or slow or soak
+SLOW := processes or browser or faults or slow or long or soak
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 # One more than the two cores: many tests wait for processes, servers and deadlines. Those of `make fast` wait for nothing.
 WORKERS := 3
@@ -27,7 +27,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test setup service install development chromium promtool mlflow lint fast full coverage postgresql docs wheel format bench \
+.PHONY: help demo serve test setup service install development chromium promtool mlflow lint fast sqlite coverage postgresql long docs wheel format bench \
 	growth bench-gpu gpu-check faults schemathesis power studies reproduction markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 
@@ -41,7 +41,7 @@ demo: service ## the whole story on this machine, then serve it (PORT=8000, CAND
 serve: service ## run the service on the state of an earlier demo, or on a new one, without the story (PORT=8000)
 	@$(PY) -m crpbot.demo --serve $(if $(PORT),--port $(PORT))
 
-test: lint full postgresql ## everything that must hold before a change lands
+test: lint sqlite postgresql ## what a change must pass, in about ten minutes; CI adds `make long`
 
 setup: service ## make or refresh .venv from the lock, with the tools of development; quick when nothing changed
 	@[ "$$(cat $(DEVELOPING) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory development
@@ -112,18 +112,22 @@ lint: setup ## style, types, the direction of imports, migrations (forgotten, or
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
-full: setup chromium promtool mlflow ## every test on SQLite
-	$(PYTEST) -n $(WORKERS) -m "not soak"
+sqlite: setup chromium promtool mlflow ## the tests on SQLite, without the long ones
+	$(PYTEST) -n $(WORKERS) -m "not (long or soak)"
 
-coverage: setup chromium ## the same with coverage and its floor: build/coverage.txt lists the lines that no test runs
+coverage: setup chromium ## these and the long ones with coverage and its floor: build/coverage.txt lists the lines that no test runs
 	@mkdir -p build
 	OMP_NUM_THREADS=1 $(PY) -m slipcover --json --out build/coverage.json --fail-under 0 -m pytest -n $(WORKERS) -m "not soak" $(TESTS); \
 		tests=$$?; $(PY) -m slipcover --out build/merged.json --merge build/coverage.json > build/coverage.txt; floor=$$?; \
 		tail -1 build/coverage.txt; [ $$floor = 0 ] || echo "Coverage is under fail-under in pyproject.toml."; \
 		exit $$((tests + floor))
 
-postgresql: setup ## the tests of the database again, on PostgreSQL
-	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n $(WORKERS) -m "postgresql and not soak"
+postgresql: setup ## the tests of the database again, on PostgreSQL, without the long ones
+	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n $(WORKERS) -m "postgresql and not (long or soak)"
+
+long: setup chromium promtool mlflow ## the long tests, on SQLite and on PostgreSQL: whole stories, every planted fault, fuzzing
+	$(PYTEST) -n $(WORKERS) -m "long and not soak"
+	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n $(WORKERS) -m "postgresql and long and not soak"
 
 docs: setup ## the documentation as a site, in build/site; a warning or a broken link fails
 	$(VENV)/bin/mkdocs build --strict

@@ -1,5 +1,7 @@
 import gc
+import re
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,18 @@ from deploy.alarms import clock
 from tests import factories, scenarios
 
 pytest_plugins = ["tests.processes", "tests.backups", "tests.xdist_groups"]
+
+
+MARKED = {"postgresql": r"\bmark\.postgresql\b", "long": r"\bmark\.long\b|\blong_except\b"}
+"""How a module with such tests is recognized: marks are written in it, or made by `long_except`."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run of tests with a mark imports no module without them, which would take it longer than many tests."""
+    marked = MARKED.get(config.option.markexpr.split(" ")[0])
+    if marked and collection_path.name.startswith("test_") and collection_path.suffix == ".py":
+        return re.search(marked, collection_path.read_text()) is None or None
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ("--examples", "3", "--phases", "examples,fuzzing,stateful", "--generation-deterministic")
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing() -> None:
     """`make schemathesis`, a few seconds of it: every operation, asked over HTTP with what its schema allows and not."""
     command = [sys.executable, "-m", "tests.api.conformance", *SHORT]

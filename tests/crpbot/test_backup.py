@@ -420,6 +420,7 @@ def test_without_a_backup_it_says_how_to_make_one() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_a_drill_restores_into_a_scratch_database_while_others_write(service: PointerMove) -> None:
     """The dump is of one moment, on either database; it comes back into SQLite."""
     writing = subprocess.Popen(

@@ -366,6 +366,7 @@ class TestCarryingOut:
         assert made == [1]
 
     @pytest.mark.processes
+    @pytest.mark.long
     def test_reconcile_makes_and_drills_them_by_itself(
         self, service: PointerMove, settings: Any, tmp_path: Path
     ) -> None:

@@ -96,6 +96,7 @@ def service(settings: Any, tmp_path: Path) -> str:
     return factories.token(factories.person("desk"), "bot")
 
 
+@pytest.mark.long
 def test_nothing_acknowledged_is_lost_and_bots_follow_again(
     service: str, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

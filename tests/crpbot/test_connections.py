@@ -296,6 +296,7 @@ SIGN_INS = 50
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_fifty_people_who_sign_in_keep_no_bot_waiting(
     committed: None, broker: redis.Redis, tmp_path: Path, settings: Any
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_process_that_dies_on_a_full_disk_recovers(web: Web) -> None:
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="PostgreSQL has a disk of its own")
+@pytest.mark.long
 def test_commands_on_a_file_system_without_room_say_so_and_lose_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "state", megabytes=24) as disk:
 

@@ -80,6 +80,7 @@ def list_scanned(queries: list[str]) -> set[str]:
 
 
 @pytest.mark.postgresql
+@pytest.mark.long
 def test_pages_and_lists_ask_as_much_of_a_long_history_as_of_a_short_one(committed: None) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("the history is multiplied by PostgreSQL")

@@ -568,6 +568,7 @@ def test_the_pointer_never_names_what_has_not_passed(service: type[Service]) -> 
 
 
 @pytest.mark.postgresql
+@pytest.mark.long
 def test_each_fault_planted_in_the_services_is_seen(service: type[Service]) -> None:
     """What `Service` and `ReferenceModel` assert can fail: each of these stories ends well on sound code alone."""
     faults = _plantable()

@@ -85,6 +85,7 @@ def read_attributes(span: Any) -> dict[str, Any]:
 @pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.usefixtures("committed")
+@pytest.mark.long
 def test_one_trace_leads_from_the_launch_to_the_acknowledgement(
     tracing: Collector, start_worker: StartWorker
 ) -> None:

@@ -53,6 +53,7 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_gate_takes_one_product_file_a_test_and_a_fault(copy: Path) -> None:
     blocks = list(BLOCK.finditer(PAGE.read_text()))
     for block in blocks:

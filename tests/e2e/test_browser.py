@@ -95,6 +95,7 @@ def test_candles_are_checked_before_they_are_imported(service_url: str, tmp_path
         assert saved.value.suggested_filename.endswith(".parquet")
 
 
+@pytest.mark.long
 def test_a_release_is_launched_followed_and_approved(training_service_url: str) -> None:
     service_url = training_service_url
     with chromium() as browser:

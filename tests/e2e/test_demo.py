@@ -119,6 +119,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     demo.clear()
 
 
+@pytest.mark.long
 def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     demo.start(*SMALL)
     demo.wait_for("until Ctrl-C", seconds=300)
@@ -192,6 +193,7 @@ def test_an_empty_state_is_served_and_nothing_outlives_a_kill(demo: Demo) -> Non
     [(signal.SIGINT, "2. "), (signal.SIGTERM, "previous state moved to ")],
     ids=["SIGINT while it runs", "SIGTERM before its processes start"],
 )
+@pytest.mark.long
 def test_a_demo_moves_an_earlier_state_aside_and_ends(demo: Demo, signum: signal.Signals, text: str) -> None:
     demo.state.mkdir()
     (demo.state / "of the first").touch()

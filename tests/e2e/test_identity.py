@@ -100,6 +100,7 @@ def find_revision() -> int:
     return now.revision
 
 
+@pytest.mark.long
 def test_an_approver_sets_up_an_app_signs_in_with_it_and_pins(browser: Browser, strict_url: str) -> None:
     page = open_page(browser)
     sign_in(page, strict_url, "anna")
@@ -129,6 +130,7 @@ def test_an_approver_sets_up_an_app_signs_in_with_it_and_pins(browser: Browser, 
     expect(other.get_by_role("button", name="End")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_an_approver_signs_in_and_confirms_a_pin_with_a_security_key(
     browser: Browser, strict_url: str
 ) -> None:

@@ -24,6 +24,7 @@ SOAK_TRIALS = 20
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_a_release_ends_as_it_should_whenever_a_worker_is_killed(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

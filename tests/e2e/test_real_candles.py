@@ -56,6 +56,7 @@ def rejected(committed: None) -> Release:
     return Release.objects.select_related("status").get(pk=release.pk)
 
 
+@pytest.mark.long
 def test_v7_on_real_candles_fails_accuracy_with_one_reason_everywhere(
     rejected: Release, client: Client
 ) -> None:

@@ -22,6 +22,7 @@ WITHIN_SECONDS = 150
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.long
 def test_killed_workers_lose_no_trial(start_worker: StartWorker) -> None:
     study = launch.launch(
         dataset=factories.market(bars=6_000),

@@ -13,12 +13,16 @@ from tests.faults.bundle_factory import BundleFactory, list_catching_gates
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.conftest import PlantedFaults
 from tests.faults.results import REQUIRED, judge_healthy
+from tests.long_tests import long_except
 from tests.processes import REPOSITORY
 
 pytestmark = pytest.mark.faults
+FIRST_OF_EACH_GATE = {fault.gate: fault for fault in reversed(FAULTS)}.values()
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", long_except(FAULTS, lambda fault: fault in FIRST_OF_EACH_GATE), ids=lambda fault: fault.name
+)
 def test_a_planted_fault_is_caught_by_the_gate_it_names(fault: Fault, judged: PlantedFaults) -> None:
     outcomes = {outcome.gate: outcome for outcome in judged[fault.name]}
     assert outcomes[fault.gate].verdict is not Verdict.PASSED, outcomes[fault.gate].sentence
@@ -26,6 +30,7 @@ def test_a_planted_fault_is_caught_by_the_gate_it_names(fault: Fault, judged: Pl
 
 
 @pytest.mark.parametrize("gate", REQUIRED)
+@pytest.mark.long
 def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: PlantedFaults) -> None:
     passing = [
         fault.name
@@ -79,6 +84,7 @@ def test_false_declarations_are_planted_for_every_gate_that_can_tell() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_what_the_draft_for_real_markets_lets_through_is_documented(judged: PlantedFaults) -> None:
     passing = {
         fault.name

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=lambda reader: reader.name.replace(" ", "-"))
+@pytest.mark.long
 def test_a_reader_only_reads_or_refuses(reader: Reader, tmp_path: Path) -> None:
     tally = harness.fuzz(reader, seed="test", count=reader.quick_inputs, seconds=300, kept=tmp_path)
     assert tally.violations == []

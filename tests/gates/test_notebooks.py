@@ -32,6 +32,7 @@ from tests import factories, scenarios
 from tests.gates.conftest import BARS, DRIFT, SEED
 from tests.gates.notebooks import LINE, market, work
 from tests.installed_recipes import install_example
+from tests.long_tests import long_except
 from tests.processes import REPOSITORY, wait_until
 from training.jobs import installed_recipes
 from training.models import Bundle, Coin, Dataset
@@ -73,7 +74,11 @@ EXAMPLES = [
     Example("torch_windows", "window32", True, ("torch",)),
     Example("sklearn_own_features", "window64", False, ("skl2onnx",)),
 ]
-each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+each_example = pytest.mark.parametrize(
+    "example",
+    long_except(EXAMPLES, lambda example: example.name == "sklearn_own_features"),
+    ids=lambda example: example.name,
+)
 
 
 def test_these_are_all_scripts() -> None:
@@ -131,10 +136,11 @@ def with_recipe(settings: Any, tmp_path: Path) -> Iterator[Callable[[str], None]
     installed_recipes.forget()
 
 
-# A minute and a half of fitting, so not a part of `make test`.
+# A minute and a half of fitting, so not a part of `make long`.
 @pytest.mark.parametrize(
     "own", [TREES, pytest.param(RECURRENCE, marks=pytest.mark.soak)], ids=lambda own: own.recipe
 )
+@pytest.mark.long
 def test_an_own_recipe_is_released_on_a_simulated_market(
     own: Own, gate: Gate, live_server: Any, client: Client, with_recipe: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -155,6 +161,7 @@ def test_an_own_recipe_is_released_on_a_simulated_market(
 
 @needs_real_candles
 @pytest.mark.parametrize("recipe", ["trees", "recurrence"])
+@pytest.mark.long
 def test_an_own_recipe_is_refused_on_real_candles(
     recipe: str, gate: Gate, client: Client, with_recipe: Callable[[str], None]
 ) -> None:

@@ -77,8 +77,18 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
     planned = make(REPOSITORY, "--dry-run", "test").stdout
     for command in LINTERS:
         assert command in planned
-    assert re.search(r"-m pytest -n 3 -m \"not soak\"", planned)
-    assert re.search(r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not soak\"", planned)
+    assert re.search(r"-m pytest -n 3 -m \"not \(long or soak\)\"", planned)
+    assert re.search(
+        r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not \(long or soak\)\"", planned
+    )
+
+
+def test_ci_adds_the_rest_but_for_the_long_runs() -> None:
+    planned = make(REPOSITORY, "--dry-run", "long").stdout
+    assert re.search(r"-m pytest -n 3 -m \"long and not soak\"", planned)
+    assert re.search(
+        r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and long and not soak\"", planned
+    )
 
 
 def test_coverage_measures_the_full_pass_against_a_floor() -> None:
@@ -206,12 +216,12 @@ class TestCI:
 
     def test_runs_the_tests_and_fails_when_they_fail(self, asked: Path) -> None:
         ran = self.run(asked)
-        assert ran.stdout == "make test; candles: \n"
+        assert ran.stdout == "make test long; candles: \n"
         assert ran.returncode == 7
 
     def test_takes_real_candles_that_lie_beside_the_repository(self, asked: Path) -> None:
         (asked / "shared" / "data").mkdir(parents=True)
-        assert self.run(asked).stdout == f"make test; candles: {asked}/shared/data\n"
+        assert self.run(asked).stdout == f"make test long; candles: {asked}/shared/data\n"
 
     def test_leaves_a_folder_of_candles_that_was_named(self, asked: Path) -> None:
         (asked / "shared" / "data").mkdir(parents=True)
@@ -222,10 +232,10 @@ class TestWorkflow:
     PATH = REPOSITORY / ".github" / "workflows" / "ci.yml"
     JOBS = yaml.safe_load(PATH.read_text())["jobs"]
 
-    def test_has_a_job_for_each_part_of_make_test(self) -> None:
+    def test_has_a_job_for_each_part_of_the_tests(self) -> None:
         parts = re.search(r"^test: ([a-z ]+?) *##", MAKEFILE, re.MULTILINE)
         assert parts
-        assert set(self.JOBS) == {*parts[1].split(), "fast"}
+        assert set(self.JOBS) == {*parts[1].split(), "fast", "long"}
 
     def test_each_job_runs_the_command_of_its_name(self) -> None:
         for name, job in self.JOBS.items():

@@ -24,3 +24,6 @@ def test_names_are_short_and_no_test_module_is_imported(path: Path) -> None:
     assert [name for name in names if len(name) > LONGEST_NAME] == []
     assert IMPORT.findall(text) == []
     assert SHARED_GENERATOR.findall(text) == [], "its numbers depend on the tests that ran before"
+    if not path.name.startswith("test_") and path.name != "long_tests.py":
+        # tests/conftest.py recognizes the modules of a pass by these words, and leaves the others out.
+        assert re.findall(r"\bmark\.(?:postgresql|long)\b", text) == [], "write the mark in the test module"

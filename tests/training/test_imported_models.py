@@ -24,6 +24,7 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.data import candles, simulate
 from mlcore.features import examples, indicators
 from tests import factories, model_files
+from tests.long_tests import long_except
 from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
@@ -40,7 +41,7 @@ def btc() -> Coin:
     return coins.find_coin("BTC")
 
 
-@pytest.fixture(scope="module", params=["real", "simulated"])
+@pytest.fixture(scope="module", params=long_except(["real", "simulated"], lambda kind: kind == "real"))
 def market(request: pytest.FixtureRequest) -> Iterator[tuple[pl.DataFrame, bool]]:
     """Candles, and whether they are simulated."""
     if request.param == "simulated":
