@@ -63,7 +63,7 @@ def look_for_threads() -> None:
     global _had_threads
     try:
         tasks = Path("/proc/self/task").iterdir()
-        _had_threads = any((task / "comm").read_text().startswith("polars-0") for task in tasks)
+        _had_threads = any((task / "comm").read_text().startswith("polars-") for task in tasks)
     except OSError:
         _had_threads = True
 

@@ -89,7 +89,10 @@ class ReferenceModel:
         job = event.object_type, event.object_id
         attempt, worker, at = self.held.get(job, (0, event.actor, event.at - self.lease))
         if to == "running":
-            assert detail["attempt"] == attempt + 1 and event.at - at >= self.lease, f"{event} has a worker"
+            assert detail["attempt"] == attempt + 1, f"{event} has attempt {attempt} of {worker}"
+            assert not self.lease or event.at - at >= self.lease, (
+                f"{event} has {worker}, who claimed it at {at}"
+            )
             self.held[job] = attempt + 1, event.actor, event.at
         elif to in ("succeeded", "failed"):
             assert event.actor == worker, f"{event} is another worker's by now"

@@ -24,6 +24,7 @@ from training.models import Coin
 from training.services import lines
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("committed"),
     pytest.mark.slow,
     pytest.mark.processes,
@@ -85,7 +86,6 @@ def log_run(mlflow: ModuleType, rows: Rows, folder: Path, *, as_model: bool) -> 
 
 
 @pytest.mark.parametrize("as_model", [True, False], ids=["a logged model", "an artifact"])
-@pytest.mark.long
 def test_a_run_comes_in_and_its_release_goes_out(
     gate: Gate, rows: Rows, tracker: ModuleType, tmp_path: Path, as_model: bool
 ) -> None:

@@ -36,6 +36,7 @@ def market(drift: float, number: int, *, is_released: bool) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_market_without_drift_is_refused_by_measuring_its_bytes(quick: Path) -> None:
     found = Results.read(quick / "power.jsonl")
     refused = next(line for line in found.markets if line["drift"] == 0)
@@ -45,6 +46,7 @@ def test_a_market_without_drift_is_refused_by_measuring_its_bytes(quick: Path) -
     assert refused["coins"]["BTC"]["accuracy"] < 0.45
 
 
+@pytest.mark.long
 def test_a_run_ends_with_a_page_of_all_it_found(quick: Path) -> None:
     said = (quick / "power.md").read_text()
     assert "| 0 | 6,000 | 0.0% of 1 (0.0% – 97.5%) |" in said
@@ -52,6 +54,7 @@ def test_a_run_ends_with_a_page_of_all_it_found(quick: Path) -> None:
     assert ("![released](power-released.png)" in said) == (quick / "power-released.png").exists()
 
 
+@pytest.mark.long
 def test_drawing_alone_runs_nothing(quick: Path, tmp_path: Path) -> None:
     before = (quick / "power.jsonl").read_bytes()
     command.main(["--draw", "--results", str(quick / "power.jsonl"), "--docs", str(tmp_path)])
@@ -59,6 +62,7 @@ def test_drawing_alone_runs_nothing(quick: Path, tmp_path: Path) -> None:
     assert (tmp_path / "power.md").read_text() == (quick / "power.md").read_text()
 
 
+@pytest.mark.long
 def test_without_a_browser_the_page_says_so(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +83,7 @@ def test_a_market_with_much_to_learn_is_released() -> None:
     assert [line["is_released"] for line in lines.markets] == [True]
 
 
+@pytest.mark.long
 def test_under_a_draft_the_same_markets_are_judged_by_their_lead(quick: Path) -> None:
     full, draft = (Results.read(quick / "power.jsonl", policy) for policy in ("full", "real-markets"))
     assert [line["is_released"] for line in draft.markets] == [False, False]
@@ -162,6 +167,7 @@ def test_intervals_are_those_of_clopper_and_pearson(
     assert Share(hits, trials).interval == pytest.approx((lower, upper), abs=1e-4)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_where_it_stopped(quick: Path, tmp_path: Path) -> None:
     known = tmp_path / "power.jsonl"
     known.write_text((quick / "power.jsonl").read_text() + '{"kind": "market", "drift": 1.')
