@@ -60,6 +60,7 @@ def _expect_report(page: Page) -> None:
     expect(page.get_by_role("rowheader", name=re.compile("^finite weights"))).to_be_visible()
 
 
+@pytest.mark.long
 def test_one_approver_proposes_a_policy_and_another_adopts_it(report_url: str) -> None:
     with chromium() as browser:
         anna = open_signed_in(browser, report_url, "anna")

@@ -45,7 +45,7 @@ class Reader:
     prepare: Callable[[], Target]
     is_sandboxed: bool
     quick_inputs: int
-    """How many inputs `make long` tries: two to four seconds' worth."""
+    """How many inputs the tests try: two to four seconds' worth."""
 
 
 def _prepare_candle_texts() -> Target:

@@ -32,7 +32,6 @@ from tests import factories, scenarios
 from tests.gates.conftest import BARS, DRIFT, SEED
 from tests.gates.notebooks import LINE, market, work
 from tests.installed_recipes import install_example
-from tests.long_tests import long_except
 from tests.processes import REPOSITORY, wait_until
 from training.jobs import installed_recipes
 from training.models import Bundle, Coin, Dataset
@@ -74,11 +73,7 @@ EXAMPLES = [
     Example("torch_windows", "window32", True, ("torch",)),
     Example("sklearn_own_features", "window64", False, ("skl2onnx",)),
 ]
-each_example = pytest.mark.parametrize(
-    "example",
-    long_except(EXAMPLES, lambda example: example.name == "sklearn_own_features"),
-    ids=lambda example: example.name,
-)
+each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 
 
 def test_these_are_all_scripts() -> None:
@@ -92,6 +87,7 @@ def test_the_page_names_each_script() -> None:
 
 
 @each_example
+@pytest.mark.long
 def test_a_script_is_released_on_a_simulated_market(
     example: Example, one_coin: Coin, live_server: Any, client: Client, tmp_path: Path
 ) -> None:
@@ -246,6 +242,7 @@ def assert_a_bot_predicts(release: Release, live_server: Any, cache: Path, seed:
 
 @needs_real_candles
 @each_example
+@pytest.mark.long
 def test_a_model_of_a_script_is_refused_on_real_candles(example: Example, gate: Gate, client: Client) -> None:
     """With reasons, by kit, API and page."""
     script = example.load()

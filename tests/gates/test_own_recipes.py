@@ -17,7 +17,6 @@ from mlcore.fitting.prepared import Trained
 from tests.factories import bundle_folder
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk
 from tests.installed_recipes import install_example
-from tests.long_tests import long_except
 from training.jobs import installed_recipes
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -53,7 +52,8 @@ def fitted(name: str, **changes: Any) -> Trained:
     return installed_recipes.fit(recipe, prepared, seed=3, seconds=120, on_look=lambda: None)
 
 
-@pytest.mark.parametrize("name", long_except(EXAMPLES, lambda name: name == "trees"))
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.long
 def test_an_example_is_learned_measured_by_row_and_judged(name: str, desk: Desk, tmp_path: Path) -> None:
     trained = fitted(name)
     assert trained.epochs[0].validation_accuracy > trained.prepared.majority_share + 0.03
