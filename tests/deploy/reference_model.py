@@ -33,7 +33,7 @@ class ReferenceModel:
     required: set[str]
     """The symbols of the coins that were required before the first event."""
     lease: timedelta = timedelta()
-    """For how long at least a job is its worker's, whichever other worker gets its message. Zero where clocks are shifted."""
+    """For how long at least a job is its worker's, whichever other worker gets its message. 0 where clocks are shifted."""
     seq: int = 0
     hash: str = GENESIS
     policy: int | None = None
