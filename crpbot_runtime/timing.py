@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import find_other_step, infer_step
+from mlcore.data.validation import find_other_run, infer_step
 
 MAX_AGE_INTERVALS = 2
 """How old the last bar may be, from its opening time on, unless the bot says otherwise."""
@@ -28,10 +28,9 @@ def find_fault(candles: pl.DataFrame, *, interval_s: int, max_age_s: float | Non
     step_s = infer_step(steps) / 1000
     if step_s != interval_s:
         return f"the bars are {format_seconds(step_s)} apart, and the model was trained on {format_seconds(interval_s)}"
-    if other := find_other_step(steps, round(step_s * 1000)):
-        return (
-            f"bars that are {format_seconds(other / 1000)} apart are among those of {format_seconds(step_s)}"
-        )
+    if (other := find_other_run(steps, round(step_s * 1000))) is not None:
+        apart = format_seconds(int(steps[other.start]) / 1000)
+        return f"bars that are {apart} apart are among those of {format_seconds(step_s)}"
     opened_at = datetime.fromtimestamp(int(times[-1]) / 1000, UTC)
     last = f"the last bar, {opened_at:%Y-%m-%d %H:%M:%S}Z,"
     age_s = (now - opened_at).total_seconds()

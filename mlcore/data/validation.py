@@ -160,15 +160,11 @@ def refuse_mixed_intervals(frame: pl.DataFrame) -> None:
         return
     steps = _compute_steps(frame)
     interval = infer_step(steps)
-    begins = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1))
-    lengths = np.diff(begins, append=len(steps))
-    others = (lengths >= _MIXED) & (steps[begins] != interval) & (steps[begins] > 0)
-    if others.any():
-        first, bars = int(begins[others][0]), int(lengths[others][0])
+    if (run := find_other_run(steps, interval, _MIXED)) is not None:
         raise CandlesRefused(
-            f"{bars:,} bars from here on are {steps[first] // 1000:,} s apart, and most others {interval // 1000:,} s: a"
-            " file has one interval; import them one at a time",
-            row=first + 1,
+            f"{run.stop - run.start:,} bars from here on are {steps[run.start] // 1000:,} s apart, and most others"
+            f" {interval // 1000:,} s: a file has one interval; import them one at a time",
+            row=run.start + 1,
         )
 
 
@@ -201,12 +197,18 @@ def infer_step(all_steps: np.ndarray) -> int:
     return int(steps[counts.argmax()])
 
 
-def find_other_step(all_steps: np.ndarray, step: int) -> int:
-    """A longer step that FOREIGN_STEPS rows in a row keep: bars of another interval, and no gaps; 0 without one."""
-    is_kept = (np.diff(all_steps) == 0) & (all_steps[1:] > step)
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], is_kept, [False]]).astype(np.int8)))
-    long = ends[1::2] - ends[::2] >= FOREIGN_STEPS - 1
-    return int(all_steps[ends[::2][long][0]]) if long.any() else 0
+def find_other_run(all_steps: np.ndarray, step: int, least: int = FOREIGN_STEPS) -> slice | None:
+    """The first run of so many steps of one length other than `step`: bars of another interval, and no gaps.
+
+    `all_steps` is int64 [n]. None without such a run.
+    """
+    begins = np.flatnonzero(np.diff(all_steps, prepend=np.iinfo(np.int64).min // 2))
+    lengths = np.diff(begins, append=len(all_steps))
+    others = (lengths >= least) & (all_steps[begins] != step) & (all_steps[begins] > 0)
+    if not others.any():
+        return None
+    first, length = int(begins[others][0]), int(lengths[others][0])
+    return slice(first, first + length)
 
 
 def _compute_steps(frame: pl.DataFrame) -> np.ndarray:

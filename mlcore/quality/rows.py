@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mlcore.data.columns import NUMBERS
-from mlcore.data.validation import PRICES, find_other_step, infer_interval_ms
+from mlcore.data.validation import PRICES, find_other_run, infer_interval_ms
 from mlcore.quality.market_statistics import find_longest_run
 from mlcore.quality.result import Check, format_interval, pass_or_fail
 from mlcore.verdict import Verdict
@@ -28,8 +28,8 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     numbers = {name: frame[name].to_numpy() for name in NUMBERS}
     interval = infer_interval_ms(frame)
     off_grid = steps % interval != 0 if interval > 0 else np.ones(len(steps), bool)
-    if other := find_other_step(steps, interval):
-        off_grid |= steps == other
+    if (other := find_other_run(steps, interval)) is not None:
+        off_grid |= steps == steps[other.start]
     grid = f"grid of {format_interval(interval // 1000)}"
     invalid = ~np.isfinite(list(numbers.values())).all(axis=0)
     invalid |= np.any([numbers[name] <= 0 for name in PRICES], axis=0)

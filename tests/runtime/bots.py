@@ -61,6 +61,7 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios"):
 for name in ("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "getuid", "geteuid", "fork", "register_at_fork",
              "chown", "sched_getaffinity", "statvfs", "getpgid", "killpg"):
     delattr(os, name)
+os.process_cpu_count = os.cpu_count  # as Python itself does where there is no affinity
 import signal
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "alarm", "setitimer", "pthread_kill"):
     delattr(signal, name)

@@ -168,7 +168,16 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
 def test_the_wheel_installs_one_top_level_package(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"crpbot_runtime"}
     packages = {path.parent.name for path in (installed / "crpbot_runtime" / "mlcore").rglob("__init__.py")}
-    assert packages == {"mlcore", "bundle", "data", "features", "evaluation", "fitting", "importers"}
+    assert packages == {
+        "mlcore",
+        "bundle",
+        "data",
+        "tables",
+        "features",
+        "evaluation",
+        "fitting",
+        "importers",
+    }
     judging = {path.name for path in (installed / "crpbot_runtime" / "gates").glob("*.py")}
     assert judging == {"__init__.py", "evaluation.py", "policy.py"}  # nothing that needs Django
 
