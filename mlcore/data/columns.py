@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -38,7 +39,9 @@ MAX_FIELD_BYTES = 200
 
 EXPECTED = "expected the columns " + ", ".join(COLUMNS)
 
-_LEAST_EPOCH, _MINUTE = 10**9, 60
+_LEAST_EPOCH, _LEAST_MILLISECONDS, _MINUTE = 10**9, 10**11, 60
+_FEWEST_TIMES, _CLOSING_S = 2, 1.0
+"""How near to a closing time a time is the same, in seconds: some end a millisecond before the next bar."""
 _CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2})?(\.0+)?$|^\d{1,6}$")
 """In a column beside a date: 13:00, 130000 or 13. No epoch has so few digits."""
 _GROUPED = {",": r"^\s*-?\d{1,3}(,\d{3})+\.\d+\s*$", ".": r"^\s*-?\d{1,3}(\.\d{3})+,\d+\s*$"}
@@ -182,11 +185,35 @@ def _is_closing(time: int, known: Sequence[str], samples: Samples) -> bool:
         return True
     if is_opening(known[time]):
         return False
-    ends = [at for at, name in enumerate(known) if at != time and is_closing(name)]
+    opened = _list_moments(samples, time)
+    if len(opened) < _FEWEST_TIMES or abs(opened[1] - opened[0]) <= 2 * _CLOSING_S:
+        return False
+    closed = [_list_moments(samples, at) for at, name in enumerate(known) if at != time and is_closing(name)]
     return any(
-        samples and all(row.get(time) is not None and row.get(time) == row.get(at) for row in samples)
-        for at in ends
+        len(each) == len(opened)
+        and all(abs(end - moment) <= _CLOSING_S for end, moment in zip(each, opened, strict=True))
+        for each in closed
     )
+
+
+def _list_moments(samples: Samples, at: int) -> list[float]:
+    """Seconds since 1970; empty where one value is no time."""
+    moments = [_read_moment(row.get(at)) for row in samples]
+    known = [moment for moment in moments if moment is not None]
+    return known if len(known) == len(moments) else []
+
+
+def _read_moment(value: object) -> float | None:
+    """Seconds since 1970 of an epoch of any unit, or a date in ISO form; None for anything else."""
+    if (number := read_figure(value)) is not None:
+        while number >= _LEAST_MILLISECONDS:
+            number /= 1000
+        return number
+    try:
+        moment = datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _is_bitmex(known: Sequence[str]) -> bool:

@@ -218,6 +218,14 @@ class TestTwoTimes:
         assert "only of closing times" in refusal(data)
         assert read_file(data, "a", Options(closing_times=True)).frame.equals(FRAME)
 
+    def test_a_time_that_says_the_closing_time_in_another_form_is_one(self) -> None:
+        ends = self.CLOSES.with_columns(pl.col("timestamp") - 1).select(
+            pl.from_epoch("timestamp", "ms").dt.to_string("%Y-%m-%d %H:%M:%S%.3f").alias("end_time")
+        )
+        data = csv(pl.concat([self.CLOSES, ends], how="horizontal"))
+        assert "only of closing times" in refusal(data)
+        assert read_file(data, "a", Options(closing_times=True)).frame.equals(FRAME)
+
     def test_bitmex_writes_closing_times_and_counts_dollars(self) -> None:
         columns = {"volume": "homeNotional", "turnover": "foreignNotional"}
         frame = (
