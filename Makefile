@@ -20,8 +20,8 @@ HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r 
 # What `make fast` leaves out; pyproject.toml says what each mark means.
 SLOW := processes or browser or faults or slow or long or soak
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
-# One more than the two cores: many tests wait for processes, servers and deadlines. Those of `make fast` wait for nothing.
-WORKERS := 3
+# More than the two cores: many tests wait for processes, servers and deadlines. Those of `make fast` wait for nothing.
+WORKERS := 4
 
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

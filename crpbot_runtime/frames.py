@@ -1,5 +1,6 @@
 """Candles as bots have them, made a polars frame: of polars, pandas, Arrow or another library, or rows as of ccxt."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _FORKED = (
     "polars was used in this process before it was forked, and would wait for ever here: hand in a polars frame of {columns}"
     " (timestamp in UTC, the others float64), or start the process with spawn or forkserver"
 )
+_POOL_THREAD = re.compile(r"polars-\d")
+"""Any of them: one that has just begun has no name yet. Polars has another thread from its import on."""
 _is_polars_stuck = False
 
 
@@ -63,7 +66,7 @@ def look_for_threads() -> None:
     global _had_threads
     try:
         tasks = Path("/proc/self/task").iterdir()
-        _had_threads = any((task / "comm").read_text().startswith("polars-") for task in tasks)
+        _had_threads = any(_POOL_THREAD.match((task / "comm").read_text()) for task in tasks)
     except OSError:
         _had_threads = True
 

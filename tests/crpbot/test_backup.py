@@ -107,6 +107,7 @@ def test_every_row_and_file_comes_back_as_it_was(service: PointerMove) -> None:
     assert pointer.get_current() == service
 
 
+@pytest.mark.long
 def test_a_bucket_holds_backups_as_a_folder_does(service: PointerMove, settings: Any) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -152,6 +152,7 @@ def test_what_has_no_end_is_cut_off(service: Service, sent: bytes) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_a_thousand_idle_connections_keep_nobody_out(
     committed: None, broker: redis.Redis, tmp_path: Path, settings: Any
 ) -> None:

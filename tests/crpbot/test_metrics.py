@@ -164,6 +164,7 @@ def test_requests_are_counted_by_operation_and_status() -> None:
 @pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.usefixtures("committed", "broker")
+@pytest.mark.long
 def test_any_web_process_answers_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for one that has ended: a counter never goes back while others remember it."""
     monkeypatch.setenv("CRPBOT_METRICS_TOKEN", TOKEN)

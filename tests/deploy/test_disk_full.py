@@ -110,6 +110,7 @@ def test_a_pin_that_cannot_be_signed_is_signed_once_there_is_room(web: Web) -> N
         wait_until(lambda: web.ask("/healthz").json()["alarms"] == [], what="the alarm to end")
 
 
+@pytest.mark.long
 def test_a_process_that_dies_on_a_full_disk_recovers(web: Web) -> None:
     status = web.pin()
     assert web.process is not None

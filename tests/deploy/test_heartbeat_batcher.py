@@ -243,6 +243,7 @@ def versions() -> set[str]:
 
 @pytest.mark.processes
 @pytest.mark.postgresql
+@pytest.mark.long
 def test_what_was_answered_stands_whatever_becomes_of_the_web_processes(
     token: str, tmp_path: Path, settings: Any
 ) -> None:

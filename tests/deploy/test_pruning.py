@@ -137,6 +137,7 @@ def test_a_store_that_is_away_stops_no_pass_and_fails_the_command(settings: Any,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_s3_store_is_pruned_as_a_folder_is(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

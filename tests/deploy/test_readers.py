@@ -12,6 +12,7 @@ from django.db import connection
 
 from accounts.models import User
 from tests import factories, scenarios
+from tests.long_tests import long_except
 from tests.loopback import free_port, wait_until_it_answers
 from tests.processes import Process, start
 
@@ -47,7 +48,7 @@ def count_connections() -> int:
         return int(cursor.fetchone()[0])
 
 
-@pytest.mark.parametrize("readers", [20, 150])
+@pytest.mark.parametrize("readers", long_except([20, 150], lambda readers: readers == 20))
 def test_a_crowd_of_readers_neither_delays_nor_refuses_a_pin(
     server: str, approver: User, operator: User, readers: int
 ) -> None:

@@ -145,6 +145,7 @@ def test_the_first_is_left_to_another_worker_where_the_second_came_first(btc: Da
     assert train(first, "two@desk")
 
 
+@pytest.mark.long
 def test_a_single_worker_trains_both_and_the_gate_says_so(btc: Dataset) -> None:
     add_workers("one@desk")
     release = launched()
@@ -157,6 +158,7 @@ def test_a_single_worker_trains_both_and_the_gate_says_so(btc: Dataset) -> None:
     assert not Statement.objects.exists()
 
 
+@pytest.mark.long
 def test_a_second_training_that_fails_holds_nothing_up(btc: Dataset) -> None:
     add_workers("one@desk", "two@desk")
     release = launched()
@@ -297,6 +299,7 @@ def test_a_busy_worker_is_not_waited_for_until_the_release_expires(btc: Dataset)
     assert train(second, "one@desk")
 
 
+@pytest.mark.long
 def test_the_clock_of_a_worker_asks_for_no_second_measurement(btc: Dataset) -> None:
     """Each look asked for another one while a worker's clock was ahead, and none of them knew the second training."""
     add_workers("one@desk", "two@desk")

@@ -49,6 +49,7 @@ def _register_trained_fallback() -> None:
     decide.register_fallback(release, actor=scenarios.APPROVER, reason="trained on these very candles")
 
 
+@pytest.mark.long
 def test_an_open_page_refreshes_and_keeps_the_input(service_url: str) -> None:
     with chromium() as browser:
         page = open_signed_in(browser, service_url, "anna")

@@ -162,6 +162,7 @@ def test_an_approver_signs_in_and_confirms_a_pin_with_a_security_key(
     key.send("WebAuthn.disable")
 
 
+@pytest.mark.long
 def test_a_person_signs_in_with_the_provider(browser: Browser, strict_url: str, provider: str) -> None:
     claims = {"preferred_username": "olga", "groups": ["gate-approvers"]}
     httpx.put(f"{provider}/users/s-1", json=claims).raise_for_status()

@@ -21,6 +21,7 @@ def report_url(service_url: str) -> str:
     return service_url
 
 
+@pytest.mark.long
 def test_the_report_and_its_saved_file_draw_charts(report_url: str, tmp_path: Path) -> None:
     with chromium() as browser:
         page = open_signed_in(browser, report_url, "anna")

@@ -14,6 +14,7 @@ from mlcore.data.simulate import simulate
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, trained
+from tests.long_tests import long_except
 from training import artifact_store
 from training.jobs import sandbox
 from training.models import Bundle
@@ -76,6 +77,7 @@ def made_windows(made: Bundle) -> dict[str, Any]:
     return windows
 
 
+@pytest.mark.long
 def test_a_v5_is_fitted_once_for_the_same_candles(desk: Desk, modules: list[str]) -> None:
     lines = ("v7_fixed", "v6_enhanced", "v5")
     compared = [diagnosed(desk, desk.bundle(trained(line))).document["skill"]["baseline"] for line in lines]
@@ -84,7 +86,9 @@ def test_a_v5_is_fitted_once_for_the_same_candles(desk: Desk, modules: list[str]
     assert len({found["digest"] for found in compared}) == len({str(found["fit"]) for found in compared}) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn"], ids=["an empty file", "a file cut off"])
+@pytest.mark.parametrize(
+    "damage", long_except([b"", b"PK\x03\x04 torn"], bool), ids=["an empty file", "a file cut off"]
+)
 def test_a_stored_v5_that_is_damaged_is_fitted_again(desk: Desk, modules: list[str], damage: bytes) -> None:
     artifact_store.store_baseline(baselines.build_key(desk.dataset), damage)
     diagnosis = diagnosed(desk, desk.bundle(trained("v7_fixed")))

@@ -78,6 +78,7 @@ def test_other_settings_go_through_every_gate_and_are_judged_by_them(
     assert Attempt.objects.get().gate_percent == shares.gate_percent
 
 
+@pytest.mark.long
 def test_a_longer_horizon_passes_every_required_gate_where_there_is_skill(desk: Desk) -> None:
     """The market's drift is strong: a release of another label than the default is possible."""
     diagnosis = diagnose(desk, train(desk, horizon=12, epochs=12))
@@ -87,6 +88,7 @@ def test_a_longer_horizon_passes_every_required_gate_where_there_is_skill(desk: 
     assert diagnosis.verdict == "passed"
 
 
+@pytest.mark.long
 def test_another_label_on_the_same_gate_window_is_another_attempt(desk: Desk) -> None:
     first = diagnose(desk, train(desk))
     second = diagnose(desk, train(desk, horizon=4, fit_percent=60, stop_percent=20))

@@ -241,6 +241,7 @@ def test_with_a_dead_controller_the_watchdog_ends_the_instance(world: World) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_service_clock_does_not_move_the_bound(world: World) -> None:
     world.launch(usd="0.20", is_endless=True)
     world.run(300)
@@ -290,6 +291,7 @@ def test_no_machine_starts_without_a_price(world: World, settings: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_monthly_limit_holds_over_all_launches(world: World, settings: Any) -> None:
     settings.MACHINE_MONTHLY_LIMIT_USD = "0.25"
     for _ in range(3):

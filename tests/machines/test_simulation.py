@@ -152,6 +152,7 @@ def check(world: World) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_few_random_lives_keep_bound_run_and_bill(world: World) -> None:
     simulate(world, SHORT)
     check(world)

@@ -51,6 +51,7 @@ def run_page(name: str, shell: Shell, before: dict[str, Callable[[], object]]) -
     return answers
 
 
+@pytest.mark.long
 def test_the_first_monday(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / ".env.example", tmp_path / ".env.example")
     shell = Shell(tmp_path, actor="anna")
@@ -74,6 +75,7 @@ def test_the_first_monday(tmp_path: Path) -> None:
     assert audit.verify() == []
 
 
+@pytest.mark.long
 def test_disaster(service: PointerMove, tmp_path: Path) -> None:
     """A service in use loses files, its database, its keys and its backups, one after the other."""
     shell = Shell(tmp_path, actor="anna")

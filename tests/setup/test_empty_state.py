@@ -202,6 +202,7 @@ def test_missing_guards_are_a_warning() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_first_migration_warns_of_nothing(tmp_path: Path) -> None:
     """It would say that guards are missing, and to run what is running."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}

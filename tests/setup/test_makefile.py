@@ -77,7 +77,7 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
     planned = make(REPOSITORY, "--dry-run", "test").stdout
     for command in LINTERS:
         assert command in planned
-    assert re.search(r"-m pytest -n 3 -m \"not \(long or soak\)\"", planned)
+    assert re.search(r"-m pytest -n 4 -m \"not \(long or soak\)\"", planned)
     assert re.search(
         r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not \(long or soak\)\"", planned
     )
@@ -85,7 +85,7 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
 
 def test_ci_adds_the_rest_but_for_the_long_runs() -> None:
     planned = make(REPOSITORY, "--dry-run", "long").stdout
-    assert re.search(r"-m pytest -n 3 -m \"long and not soak\"", planned)
+    assert re.search(r"-m pytest -n 4 -m \"long and not soak\"", planned)
     assert re.search(
         r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and long and not soak\"", planned
     )

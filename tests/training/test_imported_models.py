@@ -117,6 +117,7 @@ class TestOnCandles:
         }
         assert verdicts["accuracy"] in ("failed", "inconclusive")
 
+    @pytest.mark.long
     def test_a_bare_state_dict_answers_as_torch_does_and_its_scaler_gate_fails(
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
