@@ -189,7 +189,5 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 def test_an_address_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRPBOT_OTLP_ENDPOINT", "collector:4318")
-    with pytest.raises(
-        ImproperlyConfigured, match="'collector:4318'; it must be an address, such as"
-    ):
+    with pytest.raises(ImproperlyConfigured, match="'collector:4318'; it must be an address, such as"):
         runpy.run_path(str(REPOSITORY / "crpbot" / "settings.py"))
