@@ -28,6 +28,7 @@ from deploy.rules import BackupKind, MoveKind, ReleaseState
 from deploy.serving import keys, signing
 from deploy.serving.advance import advance_revision
 from tests import factories, scenarios
+from tests.long_tests import long_except
 from tests.scenarios import APPROVER
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.usefixtures("service")]
@@ -82,6 +83,7 @@ def test_what_was_closed_since_the_backup_stays_closed() -> None:
     assert audit.verify() == []
 
 
+@pytest.mark.long
 def test_what_was_granted_again_is_kept_and_the_last_administrator_too() -> None:
     ada = factories.person("ada", "administrator", "viewer")
     back_up()
@@ -136,6 +138,7 @@ def test_a_release_that_awaited_approval_and_was_rolled_back_is_declined() -> No
     assert "it lost money" in status.reason
 
 
+@pytest.mark.long
 def test_a_release_that_an_approver_restored_afterwards_is_kept() -> None:
     candidate = scenarios.awaiting_approval()
     seen = pointer.get_current()
@@ -215,6 +218,7 @@ def test_an_event_that_the_service_did_not_write_stops_the_restore() -> None:
     assert User.objects.get(username="anna").is_active
 
 
+@pytest.mark.long
 def test_a_file_that_was_removed_from_the_journal_is_noticed() -> None:
     anna, bert = factories.person("berta"), factories.person("bert")
     back_up()
@@ -230,7 +234,10 @@ def test_a_file_that_was_removed_from_the_journal_is_noticed() -> None:
     assert restored.afterwards.done == ["account bert closed"]
 
 
-@pytest.mark.parametrize("how", ["emptied", "a line less", "another range", "signed by another key"])
+@pytest.mark.parametrize(
+    "how",
+    long_except(["emptied", "a line less", "another range", "signed by another key"], "a line less".__eq__),
+)
 def test_a_file_of_the_journal_that_lacks_events_is_noticed(how: str) -> None:
     """Who can write to the store, and not delete, would have the restore open an account again."""
     anna, bert = factories.person("berta"), factories.person("bert")
@@ -257,6 +264,7 @@ def test_a_file_of_the_journal_that_lacks_events_is_noticed(how: str) -> None:
     assert len(restored.afterwards.done) == 2 - lost
 
 
+@pytest.mark.long
 def test_what_another_restore_cut_off_counts_for_its_own_backup_only() -> None:
     """Events of the time before it may have the numbers of events after it."""
     carl = factories.person("carl")
@@ -295,6 +303,7 @@ def test_while_the_store_is_away_it_waits_and_says_since_when(settings: Any, tmp
     assert BackupJournal.objects.filter(failing_since=None).exists()
 
 
+@pytest.mark.long
 def test_the_journal_of_encrypted_backups_is_encrypted(settings: Any, tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     (tmp_path / "identity").write_text(str(identity))
@@ -310,6 +319,7 @@ def test_the_journal_of_encrypted_backups_is_encrypted(settings: Any, tmp_path: 
     assert restored.afterwards.done == ["account carl closed"]
 
 
+@pytest.mark.long
 def test_files_that_no_backup_needs_are_removed(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     back_up()
     old = f"{timezone.now() - timedelta(hours=1):%Y%m%dT%H%M%SZ}-1-2.jsonl"

@@ -78,6 +78,7 @@ def test_the_reader_of_an_upload_ends_when_its_client_disconnects(service: Web) 
     assert service.process.popen.poll() is None
 
 
+@pytest.mark.long
 def test_the_reader_of_an_upload_ends_with_the_web_process(service: Web) -> None:
     with closing(start_upload(service)):
         (reader,) = wait_until(lambda: readers(service), what="the file is read")

@@ -145,6 +145,7 @@ def approve_another(seed: int) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_pin_answers_while_the_store_or_redis_fails(service: Service) -> None:
     faults: list[tuple[Proxy, Fault]] = [
         (service.store, Fault.NONE),

@@ -172,6 +172,7 @@ def test_a_second_training_that_fails_holds_nothing_up(btc: Dataset) -> None:
     assert "the disk is full" in gate.sentence
 
 
+@pytest.mark.long
 def test_a_model_that_was_measured_before_is_measured_again(btc: Dataset) -> None:
     add_workers("one@desk", "two@desk")
     once = launch.launch("v7_fixed", actor=scenarios.LAUNCHER, parameters=QUICK)
@@ -273,6 +274,7 @@ def test_a_pair_that_gets_no_statement_costs_one_query_a_pass(btc: Dataset) -> N
     assert len(asked) == 1
 
 
+@pytest.mark.long
 def test_a_worker_that_took_part_in_both_is_no_other_worker(btc: Dataset) -> None:
     add_workers("one@desk", "two@desk")
     release = launched()

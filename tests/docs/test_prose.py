@@ -48,5 +48,6 @@ def test_an_old_word_is_found_as_a_whole_word_with_its_replacement() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_documents_and_code_are_clean() -> None:
     assert not [*prose.check_sentences(prose.documents()), *prose.check_words()]

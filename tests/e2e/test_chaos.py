@@ -95,6 +95,7 @@ def store(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_no_bot_runs_a_mixture_whatever_is_killed(folder: Path) -> None:
     with running_service(folder, sets=2, webs=1, bots=1, seed=1, is_small=True) as chaos:
         chaos.run(10, TARGETS, kills=len(TARGETS), faults=6, work_every=10)

@@ -48,6 +48,7 @@ def test_the_bundles_without_faults_pass_every_required_gate(factory: BundleFact
         assert list_catching_gates(true(factory).outcomes()) == []
 
 
+@pytest.mark.long
 def test_no_healthy_bundle_is_refused(factory: BundleFactory) -> None:
     results = list(judge_healthy(factory, seeds=range(1)))
     assert [result.coin for result in results] == list(COINS)

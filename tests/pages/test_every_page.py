@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.models import AuditEvent, AuditHead
+from tests.long_tests import long_except
 from tests.pages.conftest import SignedIn
 from tests.pages.document import Document
 from tests.pages.example_data import ExampleData
@@ -103,7 +104,7 @@ def visit(client: Client, path: str) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", long_except(ROLES, "viewer".__eq__))
 def test_every_role_sees_every_page(role: str, examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in(ROLES[role])
     answers = {
@@ -174,6 +175,7 @@ def test_only_pages_with_charts_allow_inline_styles(examples: ExampleData, signe
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_link_works(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     found: set[str] = set()

@@ -72,6 +72,7 @@ def test_without_a_browser_the_page_says_so(
     assert "Not drawn: no Chromium here" in (tmp_path / "power.md").read_text()
 
 
+@pytest.mark.long
 def test_a_market_with_much_to_learn_is_released() -> None:
     found = judge(Market(1.8, 0, bars=24_000, epochs=8))
     under: dict[str, dict] = {policy: {} for policy in POLICIES}

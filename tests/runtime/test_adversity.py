@@ -280,6 +280,7 @@ def sound(cache_dir: Path) -> None:
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"]
 
 
+@pytest.mark.long
 def test_the_cache_is_killed_in_mid_write(
     service: StubService, bot: MakeBot, releases: list[Release], cache_dir: Path, release_of: ReleaseOf
 ) -> None:

@@ -82,6 +82,7 @@ ALONE = {"prepare_storage": "done", "database_roles": "SQLite has no roles"}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_on_an_empty_state_says_what_to_do(tmp_path: Path) -> None:
     folders = [path for path in REPOSITORY.glob("*/management/commands") if "site-packages" not in str(path)]
     own = {file.stem for folder in folders for file in folder.glob("*.py")} - {"__init__"}

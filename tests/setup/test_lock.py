@@ -116,6 +116,7 @@ def test_the_product_imports_no_package_of_development(package: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_product_loads_without_the_packages_of_development() -> None:
     """Whatever settings name as text, or packages of the service import in turn."""
     code = f"""

@@ -86,6 +86,7 @@ def test_each_user_can_send_and_receive_messages(port: int) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_a_worker_answers_over_the_broker(port: int, tmp_path: Path) -> None:
     """A Celery worker with the worker's user starts, and the application's user reaches it."""
     celery = [sys.executable, "-m", "celery", "-A", "crpbot"]

@@ -109,9 +109,8 @@ class TestMisbehaviour:
         stub.first, stub.is_windowed = 2100, is_windowed
         said: list[str] = []
         assert fetch(said=said).rows == 399
-        assert said[0].startswith(
-            "The first candle is of 2024-03-28 12:00 UTC: the exchange has none between"
-        )
+        found = "The first candle is of 2024-03-28 12:00 UTC: the exchange has none between"
+        assert any(sentence.startswith(found) for sentence in said)
 
     @pytest.mark.parametrize(
         ("status", "says"),
@@ -170,7 +169,7 @@ class TestMisbehaviour:
         stub.edit = lambda page: [kline(hour) for hour in range(1500, 2500)]
         said: list[str] = []
         assert fetch(said=said).rows == 999
-        assert "the exchange keeps only the newest candles" in said[0]
+        assert any("the exchange keeps only the newest candles" in sentence for sentence in said)
 
     def test_an_answer_that_is_cut_off_is_asked_for_again(self, stub: ExchangeStub) -> None:
         stub.before = lambda number, since: (
@@ -218,7 +217,8 @@ class TestMisbehaviour:
     def test_a_clock_ahead_of_the_exchanges_takes_no_bar_that_still_forms(self, stub: ExchangeStub) -> None:
         stub.clock_hours_behind, said = 3.0, list[str]()
         assert fetch(said=said).rows == 2496
-        assert said[0].startswith("Left out the last 4 candles, from 2024-04-14 00:00 UTC on: not closed yet")
+        left_out = "Left out the last 4 candles, from 2024-04-14 00:00 UTC on: not closed yet"
+        assert any(sentence.startswith(left_out) for sentence in said)
 
 
 class TestInterrupted:

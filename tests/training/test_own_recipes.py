@@ -107,6 +107,7 @@ def test_a_run_and_its_manifest_name_recipe_and_version(dataset: Dataset) -> Non
     assert epoch.validation_loss == manifest["training"]["validation"]["loss"]
 
 
+@pytest.mark.long
 def test_its_code_changes_neither_the_figures_nor_the_rows_they_are_of(
     dataset: Dataset, recipes: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_recipe_that_fails_ends_its_run_with_the_reason(name: str, dataset: Da
     assert why in run.failure
 
 
+@pytest.mark.long
 def test_a_recipe_without_end_is_stopped_at_the_limit_of_its_launch(
     dataset: Dataset, recipes: Path, settings: Any
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_worker_describes_itself_trains_what_is_launched_and_signs_off(start_w
     assert not Worker.objects.exists()
 
 
+@pytest.mark.long
 def test_after_a_kill_no_child_is_left_and_the_next_worker_resumes(
     start_worker: StartWorker,
 ) -> None:
