@@ -450,7 +450,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
 IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_IMPORTED_MODEL_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
 
-REST_FRAMEWORK = {
+REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "accounts.authentication.BearerAuthentication",
         "accounts.authentication.SessionAuthentication",
