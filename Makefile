@@ -41,7 +41,7 @@ demo: service ## the whole story on this machine, then serve it (PORT=8000, CAND
 serve: service ## run the service on the state of an earlier demo, or on a new one, without the story (PORT=8000)
 	@$(PY) -m crpbot.demo --serve $(if $(PORT),--port $(PORT))
 
-test: lint sqlite postgresql ## what a change must pass, in about ten minutes; CI adds `make long`
+test: lint sqlite postgresql ## what a change must pass, in about eleven minutes; CI adds `make long`
 
 setup: service ## make or refresh .venv from the lock, with the tools of development; quick when nothing changed
 	@[ "$$(cat $(DEVELOPING) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory development
