@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ _Number = TypeVar("_Number", int, float, Decimal)
 MAX_NUMBER = 10**12
 _RATE = re.compile(r"\d{1,9}/(s|sec|second|m|min|minute|h|hour|d|day)")
 _REDIS_PATH = re.compile(r"/?\d{0,5}")
-_TRUE, _FALSE = ("1", "true", "yes", "y", "on", "ok"), ("0", "false", "no", "n", "off")
+_FALSE = ("0", "false", "no", "n", "off")
 
 
 class Environment(environ.Env):
@@ -26,38 +27,22 @@ class Environment(environ.Env):
 
     def int(self, var: str, default: Any) -> int:
         """A whole number from 0 on."""
-        text = _read(var)
-        if not text:
-            return int(default)
-        try:
-            return _require_range(int(text))
-        except (ValueError, OverflowError):
-            raise _refuse(var, text, "a whole number of 0 or more, such as 60") from None
+        return _read_number(var, int, default, "a whole number of 0 or more, such as 60")
 
     def float(self, var: str, default: Any) -> float:
         """A number from 0 on."""
-        text = _read(var)
-        if not text:
-            return float(default)
-        try:
-            return _require_range(float(text))
-        except (ValueError, OverflowError):
-            raise _refuse(var, text, "a number of 0 or more, such as 7.5") from None
+        return _read_number(var, float, default, "a number of 0 or more, such as 7.5")
 
     def usd(self, var: str, default: str) -> str:
         """US dollars, as text that a Decimal is made of."""
-        text = _read(var) or default
-        try:
-            _require_range(Decimal(text))
-        except (InvalidOperation, ValueError):
-            raise _refuse(var, text, "an amount of US dollars, such as 1.50") from None
-        return text
+        _read_number(var, Decimal, default, "an amount of US dollars, such as 1.50")
+        return _read(var) or default
 
     def bool(self, var: str, default: Any) -> bool:
         text = _read(var).lower()
-        if text and text not in (*_TRUE, *_FALSE):
+        if text and text not in (*self.BOOLEAN_TRUE_STRINGS, *_FALSE):
             raise _refuse(var, text, "1 or 0")
-        return text in _TRUE if text else bool(default)
+        return text in self.BOOLEAN_TRUE_STRINGS if text else bool(default)
 
     def rate(self, var: str, default: str) -> str:
         """So many in a period; empty for no limit, where somebody left it empty."""
@@ -98,11 +83,13 @@ def _read(var: str) -> str:
     return os.environ.get(var, "").strip()
 
 
-def _require_range(number: _Number) -> _Number:
-    """Raises ValueError."""
-    if not math.isfinite(number) or not 0 <= number <= MAX_NUMBER:
-        raise ValueError
-    return number
+def _read_number(var: str, kind: Callable[[Any], _Number], default: Any, wanted: str) -> _Number:
+    text = _read(var)
+    with suppress(ValueError, OverflowError, InvalidOperation):
+        number = kind(text or default)
+        if math.isfinite(number) and 0 <= number <= MAX_NUMBER:
+            return number
+    raise _refuse(var, text, wanted)
 
 
 def _is_address(text: str, schemes: tuple[str, ...]) -> bool:

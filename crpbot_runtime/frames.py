@@ -127,10 +127,8 @@ def _convert_pandas(frame: Any) -> pl.DataFrame:
 def _to_series(values: Any) -> pl.Series:
     """From a list, an array, or a series or index of pandas."""
     if hasattr(values, "to_numpy") and hasattr(values, "dtype") and not isinstance(values, pl.Series):
-        if getattr(values.dtype, "tz", None) is not None:
-            clocks = getattr(values, "dt", values)
-            values = getattr(clocks.tz_convert("UTC"), "dt", clocks.tz_convert("UTC")).tz_localize(None)
-        values = values.to_numpy()
+        has_zone = getattr(values.dtype, "tz", None) is not None
+        values = values.to_numpy("datetime64[us]" if has_zone else None)  # in UTC
     elif isinstance(values, list) and values and isinstance(values[0], np.datetime64):
         values = np.array(values)
     if isinstance(values, np.ndarray):

@@ -57,7 +57,9 @@ def import_candles(coin: Coin, frame: pl.DataFrame, *, simulated: bool = False) 
 
 def market(symbol: str = "BTC", *, bars: int = 1600, seed: int = 0) -> Dataset:
     """A simulated dataset, just long enough to train on."""
-    return datasets.simulate_candles(coins.find_coin(symbol), bars=bars, drift=1.2, seed=seed, actor=OPERATOR)
+    return datasets.simulate_candles(
+        coins.find_coin(symbol), bars=bars, drift=1.2, seed=seed, actor=OPERATOR
+    ).dataset
 
 
 def run(

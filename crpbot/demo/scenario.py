@@ -149,16 +149,16 @@ class Scenario:
         coin, operator = coins.find_coin(symbol), self._actors["operator"]
         if self._options.candles is not None:
             file = self._options.candles[symbol]
-            dataset = datasets.import_candles(coin, file.read_bytes(), name=file.name, actor=operator).dataset
+            kept = datasets.import_candles(coin, file.read_bytes(), name=file.name, actor=operator)
         else:
-            dataset = datasets.simulate_candles(
+            kept = datasets.simulate_candles(
                 coin, bars=self._options.bars, drift=self._options.drift, seed=MARKET_SEED, actor=operator
             )
         path = self._options.state / "candles" / f"{symbol}.csv"
         path.parent.mkdir(exist_ok=True)
-        artifact_store.read_candles(dataset).tail(HISTORY_ROWS).write_csv(path)
+        artifact_store.read_candles(kept.dataset).tail(HISTORY_ROWS).write_csv(path)
         self.outcome.history[symbol] = path
-        return dataset
+        return kept.dataset
 
     def _train_existing_models(self) -> tuple[Release, Release]:
         self._terminal.step(f"Train the current model {INHERITED} and the fallback {FALLBACK}")

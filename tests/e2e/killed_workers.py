@@ -59,7 +59,7 @@ def simulated_datasets() -> dict[str, Dataset]:
     return {
         symbol: datasets.simulate_candles(
             coins.find_coin(symbol), bars=BARS, drift=1.2, seed=11, actor=OPERATOR
-        )
+        ).dataset
         for symbol in ("BTC", "ETH", "SOL")
     }
 

@@ -100,7 +100,7 @@ def desk(db: None, settings: Any, tmp_path: Path, kept_baselines: Path) -> Itera
         },
     }
     coin, _ = Coin.objects.get_or_create(symbol="BTC")
-    dataset = datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM)
+    dataset = datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM).dataset
     stored = tmp_path / "store" / "baselines"
     shutil.copytree(kept_baselines, stored)
     yield Desk(tmp_path, dataset)

@@ -15,7 +15,7 @@ LINE = "notebook"
 
 def market(seed: int) -> Dataset:
     coin = Coin.objects.get(symbol="BTC")
-    return datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=seed, actor=SYSTEM)
+    return datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=seed, actor=SYSTEM).dataset
 
 
 def work(release_id: int) -> Release:

@@ -59,7 +59,9 @@ def test_a_candidate_gets_the_same_figure_beside_any_other_v5(
 
     (desk.folder / "store" / "baselines" / baselines.build_key(desk.dataset)).unlink()  # another installation
     recipe, fewer = RECIPES["v5"], simulate("BTC", BARS // 4, DRIFT, SEED)
-    older = datasets.simulate_candles(desk.dataset.coin, bars=BARS // 4, drift=DRIFT, seed=SEED, actor=SYSTEM)
+    older = datasets.simulate_candles(
+        desk.dataset.coin, bars=BARS // 4, drift=DRIFT, seed=SEED, actor=SYSTEM
+    ).dataset
     Desk(desk.folder, older).bundle(fit.fit(fit.prepare(fewer, recipe), recipe, seed=1))
     beside_an_older_one = diagnosed(desk, made).document["skill"]
     assert modules == [FIT, MEASURE, FIT, MEASURE]

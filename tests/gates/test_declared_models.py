@@ -79,7 +79,9 @@ def diagnose(imported: imported_models.ImportedModel, dataset: Dataset) -> dict[
 
 def later_market(desk: Desk) -> Dataset:
     """A market that was made after the import."""
-    return datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    return datasets.simulate_candles(
+        desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM
+    ).dataset
 
 
 def test_a_true_declaration_lets_every_required_gate_pass(desk: Desk) -> None:

@@ -174,7 +174,7 @@ def test_a_damaged_bundle_is_a_failed_bundle(
 
 def test_a_model_under_another_coins_name_is_measured_for_neither(desk: Desk) -> None:
     eth, _ = Coin.objects.get_or_create(symbol="ETH")
-    candles = datasets.simulate_candles(eth, bars=4_000, drift=1.8, seed=7, actor=SYSTEM)
+    candles = datasets.simulate_candles(eth, bars=4_000, drift=1.8, seed=7, actor=SYSTEM).dataset
     made = desk.bundle(trained("v7_fixed"), coin="BTC", registered_as=eth)
     diagnosis = measured(Measurement.objects.create(bundle=made, dataset=candles))
     assert diagnosis.verdict == "error"
@@ -266,7 +266,9 @@ def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
 
 
 def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Desk) -> None:
-    other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    other = datasets.simulate_candles(
+        desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM
+    ).dataset
     made = desk.bundle(trained("v7_fixed"))
     diagnosis = measuring.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
     windows = diagnosis.document["windows"]
@@ -275,7 +277,9 @@ def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Des
 
 
 def test_candles_of_its_training_that_are_gone_fail_the_measuring(desk: Desk) -> None:
-    other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    other = datasets.simulate_candles(
+        desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM
+    ).dataset
     made = desk.bundle(trained("v7_fixed"))
     desk.candles().unlink()
     diagnosis = measuring.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")

@@ -146,7 +146,7 @@ def test_an_own_recipe_is_released_on_a_simulated_market(
     coin = Coin.objects.get(symbol="BTC")
     made = datasets.simulate_candles(
         coin, bars=own.bars, drift=own.drift, seed=SEED, actor=factories.OPERATOR
-    )
+    ).dataset
     launched = gate.launch(LINE, datasets={"BTC": made.pk}, seed=3, parameters=own.parameters)
     release = work(launched["id"])
     settled = gate.wait(launched, seconds=5)

@@ -138,7 +138,7 @@ def _upload(frame: pl.DataFrame) -> Dataset:
 
 
 def _simulate(coin: Coin, bars: int) -> Dataset:
-    return simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER)
+    return simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER).dataset
 
 
 def measurement_with_histograms(coin: str) -> dict[str, Any]:

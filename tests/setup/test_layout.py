@@ -1,5 +1,7 @@
 """The layout that a newcomer navigates: folders of a readable size, and no import cycle."""
 
+import re
+import subprocess
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -29,6 +31,18 @@ def test_no_folder_has_more_than_fifteen_modules() -> None:
         for folder, count in folders.items()
         if count > MODULES_PER_FOLDER and not folder.endswith(UNCOUNTED)
     } == {}
+
+
+def test_no_state_of_the_service_is_committed() -> None:
+    """A state folder that lies in the repository holds secrets, and `git add` takes them along."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no git checkout: NOTHING is shown of what is committed")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    paths = listed.decode(errors="replace").rstrip("\0").split("\0")
+    assert len(paths) > 1000
+    assert [path for path in paths if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path)] == []
+    secret = re.compile(r"(secret_key|.*\.(sqlite3?|db|pem|key|rdb)|\.env)")
+    assert [path for path in paths if secret.fullmatch(Path(path).name)] == []
 
 
 def test_no_two_modules_import_each_other_even_by_way_of_others() -> None:

@@ -67,7 +67,9 @@ def test_candles_that_failed_are_no_evidence_against_others(btc: Coin) -> None:
 
 
 def test_a_simulated_market_passes_as_itself_and_never_as_a_real_one(btc: Coin) -> None:
-    made = datasets.simulate_candles(btc, bars=2000, drift=1.2345678, seed=7, actor=factories.OPERATOR)
+    made = datasets.simulate_candles(
+        btc, bars=2000, drift=1.2345678, seed=7, actor=factories.OPERATOR
+    ).dataset
     assert made.verdict == Verdict.PASSED
     frame = artifact_store.read_candles(made)
     assert factories.import_candles(coins.find_coin("ETH"), frame).verdict == Verdict.FAILED

@@ -56,7 +56,7 @@ def fetch(**changes: Any) -> Dataset:
     coin = coins.find_coin(changes.pop("symbol", "BTC"))
     said = changes.pop("said", [])
     options = {**asked, "actor": factories.OPERATOR, "report": said.append, **changes}
-    return datasets.fetch_candles(coin, **options)
+    return datasets.fetch_candles(coin, **options).dataset
 
 
 LEFT_OUT = "Left out the last candle, from 2024-04-14 03:00 UTC on: not closed yet."

@@ -246,15 +246,18 @@ def _shift(data: bytes, by: timedelta) -> bytes:
 
 class TestSimulatedCandles:
     def test_say_so_and_how_they_were_made(self, btc: Coin) -> None:
-        dataset = datasets.simulate_candles(btc, bars=300, drift=1.2, seed=7, actor=factories.OPERATOR)
+        dataset = datasets.simulate_candles(
+            btc, bars=300, drift=1.2, seed=7, actor=factories.OPERATOR
+        ).dataset
         assert dataset.is_simulated
         assert dataset.rows == 300
         assert dataset.origin == "simulated: drift 1.2, 300 bars, seed 7"
 
     def test_are_the_same_dataset_when_made_again(self, btc: Coin) -> None:
-        first = datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR)
-        assert datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR) == first
-        other = datasets.simulate_candles(btc, bars=300, drift=0, seed=8, actor=factories.OPERATOR)
+        first = datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR).dataset
+        again = datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR)
+        assert again == datasets.StoredDataset(first, is_new=False)
+        other = datasets.simulate_candles(btc, bars=300, drift=0, seed=8, actor=factories.OPERATOR).dataset
         assert other != first
 
     @pytest.mark.parametrize("bars", [0, -5, 10**9])

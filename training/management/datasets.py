@@ -7,20 +7,19 @@ from accounts.commands import ActingCommand
 from common.commands import serialize
 from mlcore.verdict import Verdict
 from training.api.datasets import Datasets
-from training.models import Dataset
+from training.services.datasets import StoredDataset
 
 
 class DatasetCommand(ActingCommand):
     """Stores one dataset and prints it; exit status 1 when it did not pass its checks."""
 
     @abstractmethod
-    def store(self, options: dict[str, Any]) -> Dataset:
+    def store(self, options: dict[str, Any]) -> StoredDataset:
         """Call the service that stores the dataset."""
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        newest = Dataset.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        dataset = self.store(options)
-        return {**serialize(Datasets.Output, dataset), "is_new": dataset.pk > newest}
+        kept = self.store(options)
+        return {**serialize(Datasets.Output, kept.dataset), "is_new": kept.is_new}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         known = (

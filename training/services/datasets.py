@@ -152,7 +152,7 @@ def _leave_out_forming_bar(found: ReadCandles, origin: str) -> ReadCandles:
     return ReadCandles(found.frame[:-1], found.report.with_notes(note))
 
 
-def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:
+def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> StoredDataset:
     """Simulate a market for `coin`, the same for the same arguments."""
     actor.require(Role.OPERATOR, "simulate candles")
     if not 0 <= drift <= MAX_DRIFT:
@@ -170,12 +170,12 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
         is_simulated=True,
         generator=SimulatorSettings(bars=bars, drift=float(drift), seed=seed),
         actor=actor,
-    ).dataset
+    )
 
 
 def fetch_candles(
     coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor, report: exchanges.Report
-) -> Dataset:
+) -> StoredDataset:
     """Store an exchange's candles of `coin` against USDT, from `since` to the last complete one.
 
     `report` receives sentences about the progress and the gaps. In the embedded profile the same call continues an
@@ -192,7 +192,7 @@ def fetch_candles(
         report=report,
     )
     origin = f"{exchange} {coin.symbol}/USDT {interval}"
-    return _store(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor).dataset
+    return _store(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor)
 
 
 def find_dataset(pk: int) -> Dataset:

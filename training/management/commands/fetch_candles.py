@@ -4,7 +4,6 @@ from django.core.management.base import CommandParser
 
 from training.exchange import parse_since
 from training.management.datasets import DatasetCommand
-from training.models import Dataset
 from training.services import coins, datasets
 
 
@@ -20,7 +19,7 @@ class Command(DatasetCommand):
         parser.add_argument("--interval", default="1h")
         parser.add_argument("--since", required=True, metavar="2020-09-20", help="UTC")
 
-    def store(self, options: dict[str, Any]) -> Dataset:
+    def store(self, options: dict[str, Any]) -> datasets.StoredDataset:
         return datasets.fetch_candles(
             coins.find_coin(options["coin"]),
             exchange=options["exchange"],

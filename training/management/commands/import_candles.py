@@ -7,7 +7,6 @@ from common.commands import serialize
 from common.errors import InvalidInput
 from training.api.datasets import CheckUpload
 from training.management.datasets import DatasetCommand
-from training.models import Dataset
 from training.services import coins, datasets
 
 
@@ -34,8 +33,8 @@ class Command(DatasetCommand):
             return super().answer(**options)
         return serialize(CheckUpload.Output, datasets.preview_import(**self._read_file(options)))
 
-    def store(self, options: dict[str, Any]) -> Dataset:
-        return datasets.import_candles(**self._read_file(options)).dataset
+    def store(self, options: dict[str, Any]) -> datasets.StoredDataset:
+        return datasets.import_candles(**self._read_file(options))
 
     def _read_file(self, options: dict[str, Any]) -> dict[str, Any]:
         path: Path = options["file"]

@@ -4,7 +4,6 @@ from django.core.management.base import CommandParser
 
 from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 from training.management.datasets import DatasetCommand
-from training.models import Dataset
 from training.services import coins, datasets
 
 
@@ -19,7 +18,7 @@ class Command(DatasetCommand):
         )
         parser.add_argument("--seed", type=int, default=0)
 
-    def store(self, options: dict[str, Any]) -> Dataset:
+    def store(self, options: dict[str, Any]) -> datasets.StoredDataset:
         return datasets.simulate_candles(
             coins.find_coin(options["coin"]),
             bars=options["bars"],
