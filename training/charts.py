@@ -225,7 +225,7 @@ def _build_band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], c
 def _build_figure(
     data: list[Figure], title: str, yaxis: Mapping[str, Any] | None = None, **layout: Any
 ) -> Figure:
-    axis = {"title": {"text": title}, **(yaxis or {})}
+    axis = {"title": {"text": title, "standoff": 12}, **(yaxis or {})}  # beside long labels too
     return {
         "data": data,
         "layout": {"showlegend": False, "yaxis": axis, "hovermode": "closest", **layout},
